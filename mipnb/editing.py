@@ -1,0 +1,122 @@
+"""Pruning (Eq. 10) and RMisU (Eq. 11-16): the path's neurons, in both branches, are silenced, then retrained.
+
+Both return an `Edit` and leave the model vanilla. `rmisu` holds the losses, `overlay` the neurons while they
+are trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pandas as pd
+from torch import nn
+
+from mipnb.batches import Batch
+from mipnb.edits import Edit, same_bits
+from mipnb.models import fingerprint, text_layers
+from mipnb.overlay import Overlay, overlay
+from mipnb.paths import NeuronPath
+from mipnb.rmisu import LOSSES, EditConfig, forget_pass, optimiser, pools, retain_pass, trainable
+
+#: RMisU with its default settings
+DEFAULTS = EditConfig()
+
+
+def prune(model: nn.Module, paths: Sequence[NeuronPath]) -> Edit:
+    """The edit that silences the paths' neurons in the weights (Eq. 10), so that they can still learn.
+
+    Gated networks lose the `up_proj` rows and their biases, ungated ones the output columns. The model is
+    not changed: apply the edit; a model saved with it applied is the pruned model.
+
+    Args:
+        model: the vanilla model.
+        paths: one or both branches.
+
+    Raises:
+        ValueError: a path of another model, or no neurons.
+    """
+    return _as_edit(model, paths, overlay(model, paths, silent=True), {"method": "prune"})
+
+
+def edit(
+    model: nn.Module,
+    paths: Sequence[NeuronPath],
+    forget_batches: Sequence[Batch],
+    retain_batches: Sequence[Batch],
+    config: EditConfig = DEFAULTS,
+    seed: int = 42,
+) -> tuple[Edit, pd.DataFrame]:
+    """Prune the paths' neurons, then train them by RMisU; the model is vanilla before and after.
+
+    Every step takes one batch of each modality present from the forget and from the retain set; losses are
+    means over the modalities. Batches are visited in an order shuffled by the seed, over and over.
+
+    Args:
+        model: the vanilla model, no parameter taking a gradient.
+        paths: one or both branches.
+        forget_batches: encoded with answers, one modality a batch.
+        retain_batches: the same, of people to keep.
+        config: losses and optimiser.
+        seed: order of batches and directions of steering.
+
+    Returns:
+        The edit, and a table with one row a step: step, loss_forget, loss_retain, loss_ce (unweighted), loss
+            (weighted sum).
+
+    Raises:
+        ValueError: no batches, no such layer, a path of another model, parameters that take gradients, or a
+            loss that is not finite (step and loss are named).
+    """
+    _check(model, forget_batches, retain_batches, config)
+    trained = overlay(model, paths, silent=config.prune_first)
+    forget, retain = pools(forget_batches, seed, 0), pools(retain_batches, seed, 1)
+    adamw, schedule = optimiser(trained, config)
+    history = []
+    for step in range(config.n_steps):
+        adamw.zero_grad(set_to_none=True)
+        parts = {"loss_forget": forget_pass(model, trained, forget, config)}
+        parts |= retain_pass(model, trained, retain, config)
+        history.append(_row(step, parts, config))
+        nn.utils.clip_grad_norm_(trainable(trained), config.clip_norm)
+        adamw.step()
+        schedule.step()
+    metadata = {"method": "rmisu", "seed": seed, "config": asdict(config)}
+    columns = ["step", *LOSSES, "loss"]
+    return _as_edit(model, paths, trained, metadata), pd.DataFrame(history, columns=columns)
+
+
+def _check(model: nn.Module, forget: Sequence[Batch], retain: Sequence[Batch], config: EditConfig) -> None:
+    if not forget or not retain:
+        raise ValueError(
+            f"editing needs batches of both sets; got {len(forget)} of forget, {len(retain)} of retain"
+        )
+    n_layers = len(text_layers(model))
+    if config.layer_index >= n_layers:
+        raise ValueError(
+            f"layer_index {config.layer_index}: the model's decoder layers are 0 to {n_layers - 1}"
+        )
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("the model's own parameters take gradients: call model.requires_grad_(False) first")
+
+
+def _row(step: int, parts: dict[str, float], config: EditConfig) -> dict[str, float]:
+    bad = {name: value for name, value in parts.items() if not math.isfinite(value)}
+    if bad:
+        raise ValueError(
+            f"editing stopped: step {step}: {bad} is not finite. Lower learning_rate "
+            f"({config.learning_rate}) or steering_scale ({config.steering_scale}); are there answers?"
+        )
+    weights = (config.forget_weight, config.retain_weight, config.ce_weight)
+    total = sum(weight * parts[name] for weight, name in zip(weights, LOSSES, strict=True))
+    return {"step": step, **parts, "loss": total}
+
+
+def _as_edit(model: nn.Module, paths: Sequence[NeuronPath], trained: Overlay, metadata: dict) -> Edit:
+    """The overlay's changed rows and columns as an edit."""
+    changed = tuple(part for part in trained.slices() if not same_bits(part.old, part.new))
+    if not changed:
+        raise ValueError("the edit would change nothing: prune first, or train for at least one step")
+    counts = {path.branch: [len(layer) for layer in path.layers] for path in paths}
+    return Edit(changed, fingerprint(model), {**metadata, "neurons_per_layer": counts})

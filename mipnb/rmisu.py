@@ -1,0 +1,174 @@
+"""One step of RMisU (Eq. 11-16): the three losses of the path's neurons, and the optimiser that trains them.
+
+The frozen model of Eq. 12-15 is the same model with the overlay switched off: there is no second copy in
+memory, and no gradient buffer but those of the path's own rows and columns.
+
+Text neurons above `layer_index` get no gradient from L_f and L_r, which are measured below them; L_CE alone
+trains them (`train_above`), or they stay as pruning left them. All vision neurons lie below, and get all
+three.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mipnb.batches import Batch, answer_logprob
+from mipnb.models import text_layers
+from mipnb.overlay import Overlay
+from mipnb.steering import (
+    DISTANCES,
+    FORGET_TOKENS,
+    distance,
+    hidden_state,
+    hidden_state_and_logits,
+    steering_target,
+    token_mask,
+)
+
+SCHEDULES = ("constant", "linear", "cosine")
+LOSSES = ("loss_forget", "loss_retain", "loss_ce")
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """How RMisU trains: total = forget_weight * L_f + retain_weight * L_r + ce_weight * L_CE (Eq. 16).
+
+    Attributes:
+        layer_index: the decoder layer, from 0, at whose output L_f and L_r are measured.
+        n_steps: steps of AdamW, without weight decay.
+        learning_rate: at the start.
+        steering_scale: lambda of Eq. 13.
+        forget_weight, retain_weight (gamma), ce_weight: the weights of the three losses.
+        forget_tokens: where L_f acts: "all", "answer" or "prompt" (see `steering.token_mask`).
+        distance: "relative" or "dimension" (see `steering`).
+        train_above: whether L_CE trains the text neurons above layer_index.
+        prune_first: start from the silenced neurons, not from the vanilla ones.
+        redraw: draw every input's direction anew at every visit; else it keeps one.
+        schedule: of the learning rate, down to 0: "constant", "linear" or "cosine".
+        clip_norm: largest norm of the gradient.
+    """
+
+    layer_index: int = 1
+    n_steps: int = 150
+    learning_rate: float = 5e-3
+    steering_scale: float = 1.0
+    forget_weight: float = 1.0
+    retain_weight: float = 3.0
+    ce_weight: float = 3.0
+    forget_tokens: str = "all"
+    distance: str = "relative"
+    train_above: bool = True
+    prune_first: bool = True
+    redraw: bool = False
+    schedule: str = "cosine"
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        choices = {"forget_tokens": FORGET_TOKENS, "distance": DISTANCES, "schedule": SCHEDULES}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
+        for name in (f.name for f in fields(self) if f.type in ("float", "int")):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a finite number of at least 0")
+
+
+class Pool:
+    """The batches of one set and modality, reshuffled each time round, and their vanilla states."""
+
+    def __init__(self, batches: list[Batch], key: Sequence[int]) -> None:
+        self.batches, self.key = batches, list(key)
+        self.frozen: dict[int, Tensor] = {}
+        self.visits = 0
+        self._order = self._shuffled()
+
+    def _shuffled(self) -> Iterator[int]:
+        random = np.random.default_rng(self.key)
+        while True:
+            yield from random.permutation(len(self.batches)).tolist()
+
+    def draw(self, model: nn.Module, layer: nn.Module, n_steps: int) -> tuple[int, Batch, Tensor]:
+        """The next batch, its index, its vanilla states; these are kept if the batch comes round again."""
+        index = next(self._order)
+        self.visits += 1
+        state = self.frozen.get(index)
+        if state is None:
+            with torch.no_grad():
+                state = hidden_state(model, self.batches[index], layer)
+            if n_steps > len(self.batches):
+                self.frozen[index] = state
+        return index, self.batches[index], state
+
+
+def pools(batches: Sequence[Batch], seed: int, which: int) -> list[Pool]:
+    """One pool a modality, text first."""
+    text = [batch for batch in batches if "pixel_values" not in batch]
+    pictured = [batch for batch in batches if "pixel_values" in batch]
+    return [Pool(found, (seed, which, modality)) for modality, found in enumerate((text, pictured)) if found]
+
+
+def forget_pass(model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig) -> float:
+    """L_f (Eq. 14), its gradient added up batch by batch; the layers above layer_index are not computed."""
+    layer, total = text_layers(model)[config.layer_index], 0.0
+    for pool in pools:
+        index, batch, frozen = pool.draw(model, layer, config.n_steps)
+        seed = [*pool.key, index, pool.visits if config.redraw else 0]
+        target = steering_target(frozen, config.steering_scale, seed)
+        mask = token_mask(batch, config.forget_tokens)
+        with trained.on():
+            state = hidden_state(model, batch, layer)
+        loss = distance(state, target, frozen, mask, config.distance) / len(pools)
+        _backward(config.forget_weight * loss)
+        total += loss.item()
+    return total
+
+
+def retain_pass(
+    model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig
+) -> dict[str, float]:
+    """L_r (Eq. 15) over all tokens but padding, and L_CE (Eq. 11) over the answers, from one pass a batch."""
+    layer, totals = text_layers(model)[config.layer_index], dict.fromkeys(LOSSES[1:], 0.0)
+    for pool in pools:
+        _, batch, frozen = pool.draw(model, layer, config.n_steps)
+        with trained.on():
+            state, logits = hidden_state_and_logits(model, batch, layer)
+        retain = distance(state, frozen, frozen, token_mask(batch, "all"), config.distance) / len(pools)
+        entropy = -answer_logprob(logits, batch["labels"]).mean() / len(pools)
+        _backward(config.retain_weight * retain + config.ce_weight * entropy)
+        totals["loss_retain"] += retain.item()
+        totals["loss_ce"] += entropy.item()
+    return totals
+
+
+def _backward(loss: Tensor) -> None:
+    if loss.requires_grad:  # not so if every chosen neuron lies above the layer the loss is measured at
+        loss.backward()
+
+
+def trainable(trained: Overlay) -> list[Tensor]:
+    return [tensor for part in trained.weights for tensor in part.tensors() if tensor.requires_grad]
+
+
+def optimiser(trained: Overlay, config: EditConfig) -> tuple:
+    """AdamW over the overlay's trained tensors, and its schedule."""
+    for part in trained.weights:
+        above = part.branch == "text" and part.layer > config.layer_index
+        for tensor in part.tensors():
+            tensor.requires_grad_(config.train_above or not above)
+    if not trainable(trained):
+        raise ValueError(
+            f"no neuron to train: all lie above layer_index {config.layer_index}; set train_above"
+        )
+    adamw = torch.optim.AdamW(trainable(trained), lr=config.learning_rate, weight_decay=0.0)
+    shapes = {
+        "constant": lambda step: 1.0,
+        "linear": lambda step: 1 - step / max(1, config.n_steps),
+        "cosine": lambda step: 0.5 * (1 + math.cos(math.pi * step / max(1, config.n_steps))),
+    }
+    return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, shapes[config.schedule])

@@ -1,0 +1,121 @@
+"""Representation misdirection: what RMisU steers, and how its losses are measured (Eq. 12-15).
+
+RMU: Li et al. 2024 (WMDP); adaptive coefficient: Dang et al., AAAI 2025; for neuron paths: Li et al., AAAI
+    2026.
+
+Both losses are means over tokens, and one token's squared distance is divided either by its frozen squared
+norm ("relative": the first step's L_f is then about 1 + steering_scale^2 in every model) or by the number of
+hidden dimensions ("dimension"). So weights carry over between models, batch sizes and lengths; Eq. 14-15
+print the bare squared norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mipnb.batches import IGNORED, Batch
+
+FORGET_TOKENS = ("all", "answer", "prompt")
+DISTANCES = ("relative", "dimension")
+
+
+class _Reached(Exception):
+    """Carries a layer's output out of a forward pass that need not go on."""
+
+    def __init__(self, state: Tensor) -> None:
+        super().__init__("internal: a layer was reached")
+        self.state = state
+
+
+def _state(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _run(model: nn.Module, batch: Batch) -> Tensor:
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    return model(**inputs, use_cache=False).logits
+
+
+def hidden_state(model: nn.Module, batch: Batch, layer: nn.Module) -> Tensor:
+    """A decoder layer's output (batch, tokens, hidden); the layers above it are not computed."""
+
+    def stop(module: nn.Module, arguments: tuple, output: Tensor) -> None:
+        raise _Reached(_state(output))
+
+    handle = layer.register_forward_hook(stop)
+    try:
+        _run(model, batch)
+    except _Reached as reached:
+        return reached.state
+    finally:
+        handle.remove()
+    raise ValueError(f"the model's forward pass never reached layer {type(layer).__name__}")
+
+
+def hidden_state_and_logits(model: nn.Module, batch: Batch, layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """A decoder layer's output (batch, tokens, hidden) and logits (batch, tokens, words), in one pass."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda module, arguments, output: seen.append(_state(output)))
+    try:
+        logits = _run(model, batch)
+    finally:
+        handle.remove()
+    return seen[0], logits
+
+
+def token_mask(batch: Batch, which: str) -> Tensor:
+    """The tokens that carry the knowledge: bool (batch, tokens), padding never included.
+
+    Args:
+        batch: encoded with answers.
+        which: "answer": every answer token, and the last prompt token, at which the first answer token is
+            predicted; "prompt": all other tokens (the picture, the name, the question); "all": both.
+    """
+    if which not in FORGET_TOKENS:
+        raise ValueError(f"forget_tokens {which!r} is not one of {FORGET_TOKENS}")
+    real = batch["attention_mask"].bool()
+    if which == "all":
+        return real
+    answer = batch["labels"] != IGNORED
+    answer[:, :-1] |= answer[:, 1:].clone()
+    return real & (answer if which == "answer" else ~answer)
+
+
+def steering_target(frozen: Tensor, scale: float, seed: Sequence[int]) -> Tensor:
+    """v_f = scale * ||h_frozen||_2 * u (Eq. 12-13): one direction u an input, the norm token by token.
+
+    Args:
+        frozen: vanilla hidden states (batch, tokens, hidden).
+        scale: the adaptive coefficient's factor, lambda.
+        seed: integers that fix the directions, drawn on the CPU so that they are the same on every device.
+
+    Returns:
+        (batch, tokens, hidden), float32. u is a normalised Gaussian, so uniform on the unit sphere.
+    """
+    state = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
+    generator = torch.Generator().manual_seed(state)
+    gaussian = torch.randn(frozen.shape[0], 1, frozen.shape[-1], generator=generator)  # (batch, 1, hidden)
+    direction = (gaussian / gaussian.norm(dim=-1, keepdim=True)).to(frozen.device)
+    return scale * frozen.float().norm(dim=-1, keepdim=True) * direction
+
+
+def distance(state: Tensor, target: Tensor, frozen: Tensor, mask: Tensor, kind: str = "relative") -> Tensor:
+    """Mean over the masked tokens of ||state - target||^2 / (||frozen||^2, or hidden): a float32 scalar.
+
+    Args:
+        state, target, frozen: (batch, tokens, hidden).
+        mask: bool (batch, tokens), at least one token.
+        kind: "relative" or "dimension".
+    """
+    if kind not in DISTANCES:
+        raise ValueError(f"distance {kind!r} is not one of {DISTANCES}")
+    state, target, frozen = (
+        tensor[mask].float() for tensor in (state, target, frozen)
+    )  # (chosen tokens, hidden)
+    squared = (state - target).square().sum(-1)
+    unit = frozen.square().sum(-1).clamp_min(1e-12) if kind == "relative" else frozen.shape[-1]
+    return (squared / unit).mean()

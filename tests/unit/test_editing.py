@@ -1,0 +1,367 @@
+"""Pruning, RMisU and edits, on a random Qwen2.5-VL of a few thousand parameters."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_qwen import tiny_batch, tiny_model
+from torch import nn
+from transformers import AutoModelForImageTextToText
+
+from mipnb.editing import edit, prune
+from mipnb.edits import Edit, WeightSlice, same_bits
+from mipnb.models import FFN, ffns, fingerprint, text_layers
+from mipnb.overlay import NeuronWeights, overlay
+from mipnb.paths import NeuronPath
+from mipnb.rmisu import EditConfig
+from mipnb.steering import distance, hidden_state, hidden_state_and_logits, steering_target, token_mask
+
+TEXT_NEURONS, VISION_NEURONS = ((1, 4, 20), (0, 2), (5,)), ((3, 7), (0, 19))
+CONFIG = EditConfig(n_steps=4, learning_rate=1e-2)
+
+
+@pytest.fixture
+def model():
+    return tiny_model()
+
+
+@pytest.fixture
+def paths(model):
+    return _paths(model, TEXT_NEURONS, VISION_NEURONS)
+
+
+@pytest.fixture
+def sets():
+    forget = [tiny_batch(seed, pictured) for seed, pictured in ((1, False), (2, True), (3, False))]
+    return forget, [tiny_batch(seed, pictured) for seed, pictured in ((4, False), (5, True))]
+
+
+def _paths(model, text, vision):
+    mark = fingerprint(model)
+    return [
+        NeuronPath("text", text, 24, mark, "tiny", {}),
+        NeuronPath("vision", vision, 20, mark, "tiny", {}),
+    ]
+
+
+def _bytes(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def _same(one, other):
+    return [name for name in one if not same_bits(one[name], other[name])] == []
+
+
+def _logits(model, pictured=True):
+    batch = {key: value for key, value in tiny_batch(9, pictured).items() if key != "labels"}
+    return model(**batch).logits
+
+
+# Pruning
+
+
+def test_pruning_zeroes_only_the_up_rows_and_their_biases(model, paths):
+    before = _bytes(model)
+    pruned = prune(model, paths)
+    assert _same(before, _bytes(model)), "prune must not change the model"
+    pruned.apply(model)
+    after = _bytes(model)
+    changed = {name for name in before if not same_bits(before[name], after[name])}
+    expected = {
+        f"{ffn.input_names[1]}.weight" for branch in ("text", "vision") for ffn in ffns(model, branch)
+    }
+    expected |= {f"{ffn.input_names[1]}.bias" for ffn in ffns(model, "vision")}
+    assert changed - {"lm_head.weight"} == expected
+    for layer, neurons in zip(ffns(model, "text"), TEXT_NEURONS, strict=True):
+        rows = after[f"{layer.input_names[1]}.weight"]
+        assert set(torch.nonzero(rows.abs().sum(1) == 0).flatten().tolist()) == set(neurons)
+
+
+def test_pruned_neurons_are_silent_and_can_learn(model, paths):
+    prune(model, paths).apply(model)
+    layer = ffns(model, "vision")[0]
+    layer.inputs[1].weight.requires_grad_(True)
+    seen = []
+    layer.output.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    _logits(model).sum().backward()
+    assert torch.all(seen[0][..., [3, 7]] == 0) and seen[0].abs().sum() > 0
+    assert torch.all(layer.inputs[1].weight.grad[[3, 7]].abs().sum(1) > 0)
+
+
+def test_an_ungated_network_loses_its_output_columns():
+    torch.manual_seed(0)
+    first, last = nn.Linear(6, 10), nn.Linear(10, 6)
+    ffn = FFN("layer", (first,), last, ("layer.fc1",), "layer.fc2", nn.GELU())
+    weights = NeuronWeights.copied(ffn, 0, "vision", (2, 9))
+    inputs = torch.randn(5, 6)
+    own = ffn.activation(first(inputs))[:, [2, 9]]
+    torch.testing.assert_close(weights.activation(inputs), own)
+    weights.silence()
+    assert torch.all(weights.columns == 0) and all(row.abs().min() > 0 for row in weights.rows)
+    assert {part.name: part.axis for part in weights.slices()} == {
+        "layer.fc2.weight": 1, "layer.fc1.weight": 0, "layer.fc1.bias": 0,
+    }  # fmt: skip
+
+
+# Overlay
+
+
+@pytest.mark.parametrize("pictured", [False, True])
+def test_hook_form_and_weight_form_agree(model, paths, pictured):
+    vanilla = _logits(model, pictured)
+    trained = overlay(model, paths, silent=False)
+    torch.manual_seed(1)
+    for part in trained.weights:
+        for tensor in part.tensors():
+            tensor.add_(0.3 * torch.randn_like(tensor))
+    with trained.on():
+        by_hook = _logits(model, pictured)
+    made = Edit(trained.slices(), fingerprint(model))
+    with made.applied(model):
+        by_weight = _logits(model, pictured)
+    torch.testing.assert_close(by_hook, by_weight, atol=1e-5, rtol=1e-5)
+    assert (by_hook - vanilla).abs().max() > 1e-2
+    assert same_bits(_logits(model, pictured), vanilla)
+
+
+def test_the_overlay_comes_off_after_an_error(model, paths):
+    with pytest.raises(RuntimeError, match="inside"), overlay(model, paths, silent=True).on():
+        raise RuntimeError("inside")
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_paths_that_do_not_fit_are_refused(model, paths):
+    text, vision = paths
+    with pytest.raises(ValueError, match="at most one a branch"):
+        prune(model, [text, text])
+    with pytest.raises(ValueError, match="no neurons"):
+        prune(model, [replace(vision, layers=((), ()))])
+    with pytest.raises(ValueError):
+        prune(tiny_model(seed=5), paths)
+
+
+# Steering
+
+
+def test_the_target_has_the_frozen_norm_times_lambda_and_one_direction_an_input():
+    frozen = torch.randn(3, 5, 16)
+    target = steering_target(frozen, 2.0, (1, 2))
+    torch.testing.assert_close(target.norm(dim=-1), 2 * frozen.norm(dim=-1))
+    unit = target / target.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(unit, unit[:, :1].expand_as(unit))
+    assert (unit[0, 0] @ unit[1, 0]).abs() < 0.99
+    assert same_bits(target, steering_target(frozen, 2.0, (1, 2)))
+    assert not same_bits(target, steering_target(frozen, 2.0, (1, 3)))
+
+
+def test_directions_are_uniform_on_the_sphere():
+    directions = steering_target(torch.ones(4000, 1, 8), 1 / math.sqrt(8), (0,))[:, 0]
+    assert directions.mean(0).abs().max() < 0.03  # all-positive draws (torch.rand) would give about 0.3
+    torch.testing.assert_close(directions.T @ directions / 4000, torch.eye(8) / 8, atol=0.02, rtol=0)
+
+
+def test_distances_by_hand():
+    state, target = torch.tensor([[[3.0, 4.0], [1.0, 1.0], [9.0, 9.0]]]), torch.zeros(1, 3, 2)
+    frozen = torch.tensor([[[1.0, 2.0], [0.0, 1.0], [1.0, 1.0]]])
+    mask = torch.tensor([[True, True, False]])
+    assert distance(state, target, frozen, mask, "relative").item() == pytest.approx((25 / 5 + 2 / 1) / 2)
+    assert distance(state, target, frozen, mask, "dimension").item() == pytest.approx((25 / 2 + 2 / 2) / 2)
+
+
+def test_token_masks_split_the_real_tokens():
+    batch = tiny_batch(1, pictured=False, size=2, tokens=6)
+    answer = [[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 0]]  # the last prompt token predicts the first of three
+    assert token_mask(batch, "answer").long().tolist() == answer
+    both = token_mask(batch, "answer").long() + token_mask(batch, "prompt").long()
+    assert both.tolist() == batch["attention_mask"].tolist() == token_mask(batch, "all").long().tolist()
+    with pytest.raises(ValueError, match="forget_tokens"):
+        token_mask(batch, "last")
+
+
+@pytest.mark.parametrize("pictured", [False, True])
+def test_stopping_early_gives_the_same_state(model, pictured):
+    batch, layer = tiny_batch(3, pictured), text_layers(model)[1]
+    full, logits = hidden_state_and_logits(model, batch, layer)
+    assert same_bits(full, hidden_state(model, batch, layer))
+    assert logits.shape == (*batch["input_ids"].shape, 96)
+    assert not layer._forward_hooks
+
+
+# RMisU
+
+
+def test_editing_leaves_the_model_vanilla_and_takes_no_weight_gradient(model, paths, sets):
+    before = _bytes(model)
+    made, history = edit(model, paths, *sets, CONFIG, seed=1)
+    assert _same(before, _bytes(model))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert list(history) == ["step", "loss_forget", "loss_retain", "loss_ce", "loss"] and len(history) == 4
+    row = history.iloc[0]
+    assert row.loss == pytest.approx(row.loss_forget + 3 * row.loss_retain + 3 * row.loss_ce)
+    assert made.metadata["config"]["n_steps"] == 4 and made.metadata["seed"] == 1
+
+
+def test_an_edit_changes_the_paths_rows_and_columns_alone(model, paths, sets):
+    made, _ = edit(model, paths, *sets, CONFIG)
+    before = _bytes(model)
+    made.apply(model)
+    after = _bytes(model)
+    for branch, path in zip(("text", "vision"), (TEXT_NEURONS, VISION_NEURONS), strict=True):
+        for ffn, neurons in zip(ffns(model, branch), path, strict=True):
+            kept = [i for i in range(ffn.n_neurons) if i not in neurons]
+            for name in ffn.input_names:
+                for key in {f"{name}.weight", f"{name}.bias"} & set(before):
+                    assert same_bits(before[key][kept], after[key][kept])
+                    assert torch.all(
+                        (before[key] != after[key])[list(neurons)].reshape(len(neurons), -1).any(1)
+                    )
+                    before[key] = after[key]
+            key = f"{ffn.output_name}.weight"
+            assert same_bits(before[key][:, kept], after[key][:, kept])
+            assert torch.all((before[key] != after[key])[:, list(neurons)].any(0))
+            before[key] = after[key]
+    assert _same(before, after), "everything else is bit-identical"
+
+
+def test_training_lowers_the_loss_it_is_given(model, paths, sets):
+    wide = _paths(model, (tuple(range(24)),) * 3, VISION_NEURONS)
+    config = EditConfig(n_steps=40, learning_rate=1e-2, retain_weight=0, ce_weight=0, schedule="constant")
+    _, history = edit(model, wide, *sets, config)
+    assert history.loss_forget.iloc[-5:].mean() < 0.8 * history.loss_forget.iloc[:5].mean()
+    config = replace(config, forget_weight=0.0, ce_weight=1.0)
+    _, history = edit(model, wide, *sets, config)
+    assert history.loss_ce.iloc[-5:].mean() < 0.8 * history.loss_ce.iloc[:5].mean()
+
+
+def test_without_pruning_the_retain_loss_starts_at_zero(model, paths, sets):
+    _, history = edit(model, paths, *sets, replace(CONFIG, prune_first=False))
+    assert history.loss_retain[0] < 1e-10 < history.loss_retain[1]
+    assert history.loss_forget[0] == pytest.approx(2.0, abs=0.5)  # |h - |h| u|^2 / |h|^2, u nearly orthogonal
+
+
+def test_the_seed_fixes_the_edit(model, paths, sets):
+    first, again, other = (edit(model, paths, *sets, CONFIG, seed=seed)[0] for seed in (1, 1, 2))
+    news = [torch.cat([part.new.flatten() for part in made.slices]) for made in (first, again, other)]
+    assert same_bits(news[0], news[1]) and not same_bits(news[0], news[2])
+
+
+def test_only_the_answer_loss_reaches_neurons_above_the_layer(model, paths, sets):
+    name = ffns(model, "text")[2].output_name + ".weight"
+    steered = EditConfig(n_steps=2, layer_index=1, ce_weight=0.0, prune_first=False)
+    for config, reached in ((steered, False), (replace(steered, ce_weight=1.0), True)):
+        assert (name in {part.name for part in edit(model, paths, *sets, config)[0].slices}) is reached
+    made, _ = edit(model, paths, *sets, replace(steered, ce_weight=1.0, train_above=False))
+    assert name not in {part.name for part in made.slices}
+
+
+def test_one_pass_over_both_modalities_and_padding_is_left_out(model, paths, sets):
+    forget, retain = sets
+    noisy = [{**batch, "input_ids": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 50)}
+             for batch in forget]  # fmt: skip
+    one, other = (edit(model, paths, chosen, retain, CONFIG)[1] for chosen in (forget, noisy))
+    torch.testing.assert_close(
+        torch.tensor(one.to_numpy()), torch.tensor(other.to_numpy()), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_bad_input_is_refused(model, paths, sets):
+    forget, retain = sets
+    with pytest.raises(ValueError, match="0 of retain"):
+        edit(model, paths, forget, [], CONFIG)
+    with pytest.raises(ValueError, match="decoder layers are 0 to 2"):
+        edit(model, paths, forget, retain, EditConfig(layer_index=3))
+    with pytest.raises(ValueError, match="schedule"):
+        EditConfig(schedule="step")
+    with pytest.raises(ValueError, match="learning_rate"):
+        EditConfig(learning_rate=float("nan"))
+    speechless = [{**batch, "labels": torch.full_like(batch["labels"], -100)} for batch in retain]
+    with pytest.raises(ValueError, match="step 0.*loss_ce"):
+        edit(model, paths, forget, speechless, CONFIG)
+    model.lm_head.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match="requires_grad_"):
+        edit(model, paths, forget, retain, CONFIG)
+
+
+# Edits
+
+
+def test_removing_restores_every_bit(model, paths, sets):
+    made, _ = edit(model, paths, *sets, CONFIG)
+    before = _bytes(model)
+    with pytest.raises(RuntimeError, match="inside"), made.applied(model):
+        assert made.is_applied(model) and not _same(before, _bytes(model))
+        raise RuntimeError("inside")
+    assert _same(before, _bytes(model)) and not made.is_applied(model)
+
+
+def test_an_edit_is_refused_where_it_does_not_belong(model, paths):
+    made = prune(model, paths)
+    with pytest.raises(ValueError, match="not applied"):
+        made.remove(model)
+    made.apply(model)
+    with pytest.raises(ValueError, match="already applied"):
+        made.apply(model)
+    made.remove(model)
+    other = tiny_model(seed=1)
+    before = _bytes(other)
+    with pytest.raises(ValueError, match="not the vanilla model"):
+        made.apply(other)
+    assert _same(before, _bytes(other))
+    with pytest.raises(ValueError, match="load the model so"):
+        made.apply(model.to(torch.bfloat16))
+    with pytest.raises(ValueError, match="no weight"):
+        made.apply(nn.Linear(2, 2))
+
+
+def test_a_model_changed_at_the_edits_rows_is_refused(model, paths):
+    made = prune(model, paths)
+    part = made.slices[0]
+    part.write(model, part.old + 1)
+    with pytest.raises(ValueError, match=f"1 of {len(made.slices)} weights"):
+        made.apply(model)
+
+
+def test_saved_and_loaded_edits_are_equal_and_small(model, paths, sets, tmp_path):
+    made, _ = edit(model, paths, *sets, CONFIG)
+    made.save(tmp_path / "edit.safetensors")
+    loaded = Edit.load(tmp_path / "edit.safetensors")
+    assert loaded.metadata == made.metadata and loaded.fingerprint == made.fingerprint
+    one, other = ({part.name: part for part in found.slices} for found in (made, loaded))
+    assert set(one) == set(other)
+    for name in one:
+        assert one[name].axis == other[name].axis and same_bits(one[name].neurons, other[name].neurons)
+        assert same_bits(one[name].old, other[name].old) and same_bits(one[name].new, other[name].new)
+    assert made.n_values < 0.1 * sum(parameter.numel() for parameter in model.parameters())
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is not an edit"):
+        Edit.load(tmp_path / "model.safetensors")
+
+
+def test_the_edited_model_saves_as_a_plain_folder(model, paths, sets, tmp_path):
+    made, _ = edit(model, paths, *sets, CONFIG)
+    with made.applied(model):
+        model.save_pretrained(tmp_path)
+        expected = _logits(model)
+    plain = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    assert same_bits(_logits(plain).detach(), expected)
+
+
+def test_a_bfloat16_model_is_edited_in_its_own_dtype(sets):
+    model = tiny_model().to(torch.bfloat16)
+    before = _bytes(model)
+    made, _ = edit(model, _paths(model, TEXT_NEURONS, VISION_NEURONS), *sets, CONFIG)
+    assert {part.new.dtype for part in made.slices} == {torch.bfloat16}
+    with made.applied(model):
+        pass
+    assert _same(before, _bytes(model))
+
+
+def test_same_bits_tells_zero_from_minus_zero():
+    assert not same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert same_bits(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
+
+
+def test_a_slice_with_unequal_halves_is_refused():
+    with pytest.raises(ValueError, match="same shape and dtype"):
+        WeightSlice("weight", 0, torch.tensor([0]), torch.zeros(1, 2), torch.zeros(1, 3))
