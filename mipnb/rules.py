@@ -1,0 +1,38 @@
+"""Quadrature rules on [0, 1]: where the activations are scaled to, and what each gradient weighs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RULES = ("right", "midpoint", "gauss")
+
+
+def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:
+    """Points and weights of a rule; the weights sum to 1, so that scores do not grow with the number of steps.
+
+    Args:
+        rule: "right", the right Riemann sum at k/m, k = 1..m, as Eq. 4 and 6 are printed (error of order 1/m, and the
+            last point is the unscaled model); "midpoint", (k - 1/2)/m (order 1/m^2); "gauss", Gauss-Legendre (exact
+            for polynomials of degree 2m - 1).
+        n_steps: number of points m, at least 1.
+
+    Returns:
+        alphas (m,) ascending in (0, 1] and weights (m,), both float32.
+
+    Raises:
+        ValueError: unknown rule, or fewer than one step.
+    """
+    if n_steps < 1:
+        raise ValueError(f"n_steps is {n_steps}; an integral needs at least 1 step")
+    if rule == "right":
+        alphas, weights = np.arange(1, n_steps + 1) / n_steps, np.full(n_steps, 1 / n_steps)
+    elif rule == "midpoint":
+        alphas, weights = (np.arange(n_steps) + 0.5) / n_steps, np.full(n_steps, 1 / n_steps)
+    elif rule == "gauss":
+        nodes, halves = np.polynomial.legendre.leggauss(n_steps)  # on [-1, 1], weights summing to 2
+        alphas, weights = (nodes + 1) / 2, halves / 2
+    else:
+        raise ValueError(f"rule {rule!r} is not one of {RULES}")
+    return torch.tensor(alphas, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32)
