@@ -1,7 +1,8 @@
 """Reading, scaling and silencing neurons while a model runs: context managers whose hooks always come off.
 
-A neuron's *activation* is the input of its FFN's last linear layer: (batch, tokens, d_ff) in the language model and in
-CLIP-like vision towers, (patches, d_ff) in Qwen's vision tower, which packs the patches of all pictures in one list.
+A neuron's *activation* is the input of its FFN's last linear layer: (batch, tokens, d_ff) in the language
+model and in CLIP-like vision towers, (patches, d_ff) in Qwen's vision tower, which packs the patches of all
+pictures in one list.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from mipnb.models import FFN
 
 
 @contextmanager
-def gated(ffns: Sequence[FFN], gates: Sequence[Tensor], owner: Tensor | None = None) -> Iterator[list[Tensor | None]]:
+def gated(
+    ffns: Sequence[FFN], gates: Sequence[Tensor], owner: Tensor | None = None
+) -> Iterator[list[Tensor | None]]:
     """Multiply neuron activations by one gate per sample and neuron, at all of the sample's positions.
 
     Args:
         ffns: the networks to gate; there may be fewer gates, then only the first networks are gated.
-        gates: per network, float32 (batch, n_neurons); they may require a gradient. The product is formed in float32
-            and cast to the activation's dtype.
+        gates: per network, float32 (batch, n_neurons); they may require a gradient. The product is formed in
+            float32 and cast to the activation's dtype.
         owner: for packed activations, int64 (patches,): the row of the gates that each patch takes.
 
     Yields:
-        A list with one entry per gate: after a forward pass, the gated activations of that network, as they entered its
-        last linear layer, still in the graph.
+        A list with one entry per gate: after a forward pass, the gated activations of that network, as they
+        entered its last linear layer, still in the graph.
 
     Raises:
         ValueError: (at the forward pass) gates whose shape does not fit the activations.
@@ -44,7 +47,8 @@ def captured(ffns: Sequence[FFN]) -> Iterator[list[Tensor | None]]:
     """Collect neuron activations, detached, without changing them.
 
     Yields:
-        A list with one entry per network: after a forward pass, its activations in the model's own shape and dtype.
+        A list with one entry per network: after a forward pass, its activations in the model's own shape and
+        dtype.
     """
     seen: list[Tensor | None] = [None] * len(ffns)
 

@@ -10,12 +10,13 @@ RULES = ("right", "midpoint", "gauss")
 
 
 def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:
-    """Points and weights of a rule; the weights sum to 1, so that scores do not grow with the number of steps.
+    """Points and weights of a rule; the weights sum to 1, so that scores do not grow with the number of
+    steps.
 
     Args:
-        rule: "right", the right Riemann sum at k/m, k = 1..m, as Eq. 4 and 6 are printed (error of order 1/m, and the
-            last point is the unscaled model); "midpoint", (k - 1/2)/m (order 1/m^2); "gauss", Gauss-Legendre (exact
-            for polynomials of degree 2m - 1).
+        rule: "right", the right Riemann sum at k/m, k = 1..m, as Eq. 4 and 6 are printed (error of order 1/m,
+            and the last point is the unscaled model); "midpoint", (k - 1/2)/m (order 1/m^2); "gauss",
+            Gauss-Legendre (exact for polynomials of degree 2m - 1).
         n_steps: number of points m, at least 1.
 
     Returns:

@@ -1,0 +1,172 @@
+"""Three searches for one path per sample: greedy (Algorithm 1 as practised), exact (as written) and one_pass.
+
+In all of them the set of neurons that is scaled together by alpha, and with it every gradient, is what
+differs; the score is read off the integrals in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mipnb.probe import Probe, integrate
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is computed.
+
+    Attributes:
+        grid: points and weights of the integral, see `rules.quadrature`.
+        power: power of the gradients: 1 (IGI, Eq. 4) or 2 (IFI, Eq. 6).
+        joint: the product of sums as printed, rather than each neuron's own integral.
+        top_k: neurons that each layer adds to a sample's path.
+        gap: whether to compute, beside the scores, what the completeness gap needs.
+    """
+
+    grid: tuple[Tensor, Tensor]
+    power: int
+    joint: bool
+    top_k: int
+    gap: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found.
+
+    Attributes:
+        values: scores, float32 (samples, layers, n_neurons).
+        total: sum of the integrals of all neurons of the scaled set; (samples, layers) for greedy, which has
+            a set a layer, (samples,) for one_pass.
+        zero: value with that set at zero, same shape.
+    """
+
+    values: Tensor
+    total: Tensor | None = None
+    zero: Tensor | None = None
+
+
+def top_neurons(values: Tensor, top_k: int) -> Tensor:
+    """The highest values of the last dimension, best first, ties by the lower index: int64 (..., top_k).
+
+    Raises:
+        ValueError: `top_k` is below 1 or larger than the layer.
+    """
+    if not 1 <= top_k <= values.shape[-1]:
+        raise ValueError(
+            f"top_k is {top_k}, a layer has {values.shape[-1]} neurons: choose 1..{values.shape[-1]}"
+        )
+    return values.sort(dim=-1, descending=True, stable=True).indices[..., :top_k]
+
+
+def greedy(probe: Probe, plan: Plan) -> Found:
+    """Layer after layer, path so far and whole current layer scaled together: one m-step pass a layer."""
+    path: list[Tensor] = []
+    parts: list[Found] = []
+    for layer in range(len(probe.ffns)):
+        masks = [*path, probe.ones(probe.samples, probe.n_neurons)]
+        integrals = _one_set(probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer])
+        values = _joint(probe, path, integrals) if plan.joint else integrals[-1]
+        parts.append(Found(values, *_completeness(probe, plan, masks, integrals)))
+        path.append(_mask(values, plan.top_k))
+    values = torch.stack([part.values for part in parts], dim=1)
+    if not plan.gap:
+        return Found(values)
+    return Found(
+        values, *(torch.stack([getattr(part, name) for part in parts], dim=1) for name in ("total", "zero"))
+    )
+
+
+def one_pass(probe: Probe, plan: Plan) -> Found:
+    """All neurons of all layers scaled together: every layer's scores from one backward of m steps.
+
+    The joint score reads its path, layer after layer, off the same gradients.
+    """
+    masks = [probe.ones(probe.samples, probe.n_neurons) for _ in probe.ffns]
+    integrals = _one_set(probe, plan, masks, range(len(masks)))
+    if not plan.joint:
+        return Found(torch.stack(integrals, dim=1), *_completeness(probe, plan, masks, integrals))
+    path: list[Tensor] = []
+    values: list[Tensor] = []
+    for layer in range(len(masks)):
+        values.append(_joint(probe, path, integrals[: layer + 1]))
+        path.append(_mask(values[-1], plan.top_k))
+    return Found(torch.stack(values, dim=1))
+
+
+def exact(probe: Probe, plan: Plan) -> Found:
+    """Every candidate neuron on its own with the path so far: n_neurons m-step passes a layer, batched.
+
+    The complete score of a candidate is its own integral A_i, taken while the path and it alone are scaled.
+    """
+    path: list[Tensor] = []
+    found: list[Tensor] = []
+    for layer in range(len(probe.ffns)):
+        chunks = torch.arange(probe.n_neurons, device=probe.ones(1).device).split(probe.repeats)
+        found.append(torch.cat([_candidates(probe, plan, path, layer, chunk) for chunk in chunks], dim=-1))
+        path.append(_mask(found[-1], plan.top_k))
+    return Found(torch.stack(found, dim=1))
+
+
+def _candidates(probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, neurons: Tensor) -> Tensor:
+    """Scores of some candidates of a layer, each alone with the path: (samples, candidates)."""
+    alone = torch.zeros(len(neurons), probe.n_neurons, device=neurons.device).scatter_(
+        1, neurons[:, None], 1.0
+    )
+    masks = [mask.expand(len(neurons), -1, -1) for mask in path]
+    masks.append(alone[:, None].expand(-1, probe.samples, -1))  # (candidates, samples, n_neurons)
+    wanted = range(layer + 1) if plan.joint else [layer]
+    integrals = integrate(probe, masks, plan.grid, plan.power, wanted, plan.joint)
+    own = torch.stack([integrals[-1][row, :, neuron] for row, neuron in enumerate(neurons)], dim=-1)
+    if not plan.joint:
+        return own
+    rest = _path_sum(probe, path, integrals).T  # (positions, candidates)
+    return _product(probe, path, probe.activations[layer][:, neurons], own + rest)
+
+
+def _one_set(probe: Probe, plan: Plan, masks: Sequence[Tensor], wanted: Sequence[int]) -> list[Tensor]:
+    """Integrals of a single set, per wanted layer (positions or samples, n_neurons)."""
+    found = integrate(probe, [mask[None] for mask in masks], plan.grid, plan.power, wanted, plan.joint)
+    return [integral[0] for integral in found]
+
+
+def _joint(probe: Probe, path: Sequence[Tensor], integrals: Sequence[Tensor]) -> Tensor:
+    """Joint scores (samples, n_neurons) of the layer after the path, from integrals by position."""
+    rest = _path_sum(probe, path, integrals)[:, None]
+    return _product(probe, path, probe.activations[len(path)], integrals[-1] + rest)
+
+
+def _product(probe: Probe, path: Sequence[Tensor], activation: Tensor, integral: Tensor) -> Tensor:
+    """Product of sums, position by position, then summed over positions: (samples, candidates).
+
+    Args:
+        probe: the model and its questions.
+        path: masks (samples, n_neurons) of the layers below.
+        activation: of the candidates, unscaled, (positions, candidates); the path's are added here.
+        integral: of path and candidate together, (positions, candidates).
+    """
+    rest = _path_sum(probe, path, probe.activations)[:, None]
+    return probe.per_sample((activation + rest) * integral)
+
+
+def _path_sum(probe: Probe, path: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
+    """Sum over the path's neurons, all of them, by position: (..., positions, n_neurons) -> (..., positions)."""
+    parts = [(tensor * mask[probe.owner]).sum(-1) for tensor, mask in zip(tensors, path, strict=False)]
+    return sum(parts, torch.zeros_like(tensors[0][..., 0]))
+
+
+def _completeness(probe: Probe, plan: Plan, masks: Sequence[Tensor], integrals: Sequence[Tensor]) -> tuple:
+    """Sum of the set's integrals, value with the set at zero: (samples,) each; () if not asked for."""
+    if not plan.gap:
+        return ()
+    total = sum((integral * mask).sum(-1) for integral, mask in zip(integrals, masks, strict=True))
+    return total, probe.value([1 - mask for mask in masks])
+
+
+def _mask(values: Tensor, top_k: int) -> Tensor:
+    """1 for the top_k neurons of each sample, else 0: (samples, n_neurons)."""
+    return torch.zeros_like(values).scatter_(-1, top_neurons(values, top_k), 1.0)
