@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "project_root", "read_json", "require", "sha256", "stage_dir", "under_root", "write_json"]
+__all__ = [
+    "atomic_path",
+    "project_root",
+    "read_json",
+    "require",
+    "sha256",
+    "stage_dir",
+    "under_root",
+    "write_json",
+]
 
 
 @contextmanager
@@ -41,7 +50,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Moves a file or folder over `target`; a folder in the way is first moved aside, since it cannot be replaced."""
+    """Moves a file or folder over `target`; a folder in the way is moved aside first."""
     if target.is_dir() and not target.is_symlink():
         os.replace(target, source.parent / "replaced")
     os.replace(source, target)
@@ -74,7 +83,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """Returns the SHA-256 of a file's bytes, 64 hexadecimal digits; remembered while the file stays as it is."""
+    """Returns the SHA-256 of a file's bytes, 64 hexadecimal digits; cached while the file is unchanged."""
     status = os.stat(path)
     return _sha256(str(Path(path).resolve()), status.st_size, status.st_mtime_ns)
 
@@ -107,7 +116,7 @@ def require(path: str | Path, made_by: str) -> Path:
 def project_root() -> Path:
     """Returns the folder that holds `notebooks/` and `pyproject.toml`.
 
-    That is the nearest such folder at or above the working directory, else the one the package was installed from.
+    That is the nearest such folder at or above the working directory, else the one mipnb was installed from.
     """
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
@@ -117,7 +126,7 @@ def project_root() -> Path:
 
 
 def under_root(path: str | Path) -> Path:
-    """Returns `path` made absolute: a relative one counts from the project's root, not from the working directory."""
+    """Returns `path` made absolute: a relative one counts from the project's root."""
     return project_root() / Path(path).expanduser()
 
 

@@ -1,4 +1,4 @@
-"""The parameters of a run: one list with meanings and bounds, shared by every notebook; the defaults are the pocket run."""
+"""The parameters of a run, with meanings and bounds, for every notebook; the defaults are the pocket run."""
 
 import difflib
 import re
@@ -14,35 +14,59 @@ if TYPE_CHECKING:
 
 __all__ = ["Params", "check_parameters", "parse_value", "read_parameters", "show", "subset"]
 
-_INPUT = {"input": True}  # marks a path whose files a notebook reads: they count when deciding what is up to date
+_INPUT = {
+    "input": True
+}  # marks a path whose files a notebook reads: they count when deciding what is up to date
 _SEEN = "_mipnb_parameter_names"  # where a notebook's namespace remembers what its parameters are called
 
 
 class Params(BaseModel):
     """Every parameter. Types are strict (no "5" for 5, no 1 for True) and unknown names are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
-    run_dir: str = Field("runs/pocket", min_length=1, description="folder of the run, from the project's root")
+    run_dir: str = Field(
+        "runs/pocket", min_length=1, description="folder of the run, from the project's root"
+    )
     seed: int = Field(42, ge=0, lt=2**31, description="seed of everything random")
-    benchmark_dir: str = Field("data/pocket", min_length=1, json_schema_extra=_INPUT, description="the benchmark's folder")
+    benchmark_dir: str = Field(
+        "data/pocket", min_length=1, json_schema_extra=_INPUT, description="the benchmark's folder"
+    )
     model_dir: str = Field(
-        "data/pocket/vanilla", min_length=1, json_schema_extra=_INPUT, description="the vanilla model's folder"
+        "data/pocket/vanilla",
+        min_length=1,
+        json_schema_extra=_INPUT,
+        description="the vanilla model's folder",
     )
     base_dir: str = Field(
-        "data/pocket/base", min_length=1, json_schema_extra=_INPUT, description="the model before it learned the people"
+        "data/pocket/base",
+        min_length=1,
+        json_schema_extra=_INPUT,
+        description="the model before it learned the people",
     )
     forget_ratio: int = Field(5, ge=1, le=99, description="how much of the people to forget, percent")
-    retrain: bool = Field(False, description="train the vanilla model again in place of using the shipped one")
+    retrain: bool = Field(
+        False, description="train the vanilla model again in place of using the shipped one"
+    )
 
     n_steps: int = Field(4, ge=1, le=1024, description="m, integration steps (Eq. 4)")
-    rule: Literal["right", "midpoint", "gauss"] = Field("right", description="where the steps lie; right is the paper's k/m")
-    score: Literal["joint", "complete"] = Field("complete", description="joint is Eq. 4 as printed, complete sums to F(w) - F(0)")
-    search: Literal["greedy", "exact", "one_pass"] = Field("greedy", description="how the path is searched (Algorithm 1)")
+    rule: Literal["right", "midpoint", "gauss"] = Field(
+        "right", description="where the steps lie; right is the paper's k/m"
+    )
+    score: Literal["joint", "complete"] = Field(
+        "complete", description="joint is Eq. 4 as printed, complete sums to F(w) - F(0)"
+    )
+    search: Literal["greedy", "exact", "one_pass"] = Field(
+        "greedy", description="how the path is searched (Algorithm 1)"
+    )
     ranking: Literal["forget", "contrast", "ratio"] = Field(
         "contrast", description="rank neurons by forget score, or set against the retain score"
     )
-    aggregate: Literal["mean", "union", "vote"] = Field("mean", description="how questions' scores make one path")
+    aggregate: Literal["mean", "union", "vote"] = Field(
+        "mean", description="how questions' scores make one path"
+    )
     text_top_k: int = Field(24, ge=1, description="neurons kept per language layer")
     vision_top_k: int = Field(24, ge=1, description="neurons kept per vision block")
     n_locate_views: int = Field(8, ge=1, description="training portraits of a person that locating looks at")
@@ -62,17 +86,21 @@ class Params(BaseModel):
 
     n_eval_retain: int = Field(40, ge=1, description="retain people that are asked in the evaluation")
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number type of the weights")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="number type of the weights"
+    )
 
 
 def subset(values: Mapping[str, Any]) -> Params:
     """Checks `values` and returns a frozen object with exactly those names as attributes.
 
     Raises:
-        ValueError: For an unknown name (closest match suggested), a value of the wrong type, or one out of bounds.
+        ValueError: For an unknown name (closest match suggested), a wrong type, or a value out of bounds.
     """
     _refuse_unknown(values)
-    chosen = {name: (field.annotation, field) for name, field in Params.model_fields.items() if name in values}
+    chosen = {
+        name: (field.annotation, field) for name, field in Params.model_fields.items() if name in values
+    }
     model = create_model("Parameters", __config__=Params.model_config, **chosen)
     try:
         return model(**values)
@@ -90,7 +118,9 @@ def _refuse_unknown(names: Iterable[str]) -> None:
 def _suggestion(name: str) -> str:
     """Returns what to say after an unknown parameter name."""
     known = list(Params.model_fields)
-    close = [other for other in known if name in other] or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = [other for other in known if name in other] or difflib.get_close_matches(
+        name, known, n=3, cutoff=0.5
+    )
     return f"did you mean {' or '.join(close)}?" if close else f"the parameters are {', '.join(known)}"
 
 
@@ -105,8 +135,9 @@ def _explain(problem: Mapping[str, Any]) -> str:
 def check_parameters(namespace: dict[str, Any]) -> Params:
     """Checks what a notebook's `parameters` cell (and papermill) set, in the cell right below it.
 
-    The first call in a kernel takes every plain value at hand for a parameter, so that a misspelt one is caught; it remembers
-    the names, and a later call (the cell run again by hand) looks at those only, whatever else was defined meanwhile.
+    The first call in a kernel takes every plain value at hand for a parameter, so that a misspelt one is
+    caught; it remembers the names, and a later call (the cell run again by hand) looks at those, whatever
+    else was defined meanwhile.
 
     Args:
         namespace: The notebook's `globals()`.
@@ -115,7 +146,7 @@ def check_parameters(namespace: dict[str, Any]) -> Params:
         A frozen object with the notebook's parameters as attributes.
 
     Raises:
-        ValueError: For an unknown name (closest match suggested), a value of the wrong type, or one out of bounds.
+        ValueError: For an unknown name (closest match suggested), a wrong type, or a value out of bounds.
     """
     names = namespace.get(_SEEN) or [name for name, value in namespace.items() if _is_plain(name, value)]
     params = subset({name: namespace[name] for name in names})
@@ -124,8 +155,12 @@ def check_parameters(namespace: dict[str, Any]) -> Params:
 
 
 def _is_plain(name: str, value: Any) -> bool:
-    """Tells whether a name in a notebook's namespace can be a parameter: a plain value, and not IPython's own."""
-    return not name.startswith("_") and name not in {"In", "Out"} and isinstance(value, bool | int | float | str | list)
+    """Tells whether a name in a notebook's namespace can be a parameter: a plain value, not IPython's."""
+    return (
+        not name.startswith("_")
+        and name not in {"In", "Out"}
+        and isinstance(value, bool | int | float | str | list)
+    )
 
 
 def show(params: BaseModel) -> "pd.DataFrame":
@@ -141,12 +176,16 @@ class _Loader(yaml.SafeLoader):
     """YAML as people write it: 5e-3 is a number too (YAML 1.1 wants 5.0e-3)."""
 
 
-_Loader.yaml_implicit_resolvers = {key: list(pairs) for key, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.yaml_implicit_resolvers = {
+    key: list(pairs) for key, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def parse_value(text: str) -> Any:
-    """Returns the value of a parameter given on the command line, read as YAML: `10`, `5e-3`, `true`, `greedy`.
+    """Returns the value of a parameter given on the command line: YAML, as in `10`, `5e-3`, `true`, `greedy`.
 
     Raises:
         ValueError: If the text is not YAML.
@@ -154,7 +193,9 @@ def parse_value(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
-        raise ValueError(f"cannot read the value {text!r}: expected a number, true, false or a word") from None
+        raise ValueError(
+            f"cannot read the value {text!r}: expected a number, true, false or a word"
+        ) from None
 
 
 def read_parameters(files: Sequence[str | Path] = (), given: Mapping[str, Any] | None = None) -> Params:
@@ -178,7 +219,9 @@ def read_parameters(files: Sequence[str | Path] = (), given: Mapping[str, Any] |
 def _checked_file(path: Path) -> dict[str, Any]:
     """Returns one parameter file's names and values, checked; errors name the file."""
     if not path.is_file():
-        raise FileNotFoundError(f"parameter file {path} is missing; the folder params/ holds those that come with mipnb")
+        raise FileNotFoundError(
+            f"parameter file {path} is missing; the folder params/ holds those that come with mipnb"
+        )
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         if not isinstance(content, dict):

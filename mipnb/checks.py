@@ -1,0 +1,98 @@
+"""What can be known to be wrong before any long work: asked once, at the start of a run."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from mipnb.artefacts import require, under_root
+from mipnb.params import Params
+from mipnb.stages import Stage
+from mipnb.state import outputs
+
+__all__ = ["check_artefacts", "check_inputs"]
+
+
+def check_inputs(params: Params, taken: Collection[str]) -> None:
+    """Checks the data and models that the parameters name, without loading any.
+
+    Args:
+        params: The run's parameters.
+        taken: The names that the notebooks to be run take; nothing else is looked at.
+
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        ValueError: If the forget ratio does not exist, a shipped model is damaged, or the model has fewer
+            neurons or layers than the parameters ask for.
+    """
+    if "benchmark_dir" in taken:
+        _check_benchmark(params, "forget_ratio" in taken)
+    if params.retrain:  # the models are about to be made anew
+        return
+    for name in ("base_dir", "model_dir"):
+        if name in taken:
+            _check_model(name, getattr(params, name))
+    if "model_dir" in taken:
+        _check_sizes(params, taken)
+
+
+def _check_benchmark(params: Params, with_ratio: bool) -> None:
+    """Checks that the benchmark is there and has the forget ratio."""
+    folder = under_root(params.benchmark_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"benchmark_dir = {params.benchmark_dir}: there is no folder {folder}")
+    ratios = sorted(int(path.name[7:]) for path in folder.glob("forget_*") if path.name[7:].isdigit())
+    if with_ratio and params.forget_ratio not in ratios:
+        raise ValueError(
+            f"forget_ratio = {params.forget_ratio}: {folder} has no forget_{params.forget_ratio}; "
+            f"it has the ratios {', '.join(map(str, ratios)) or '(none)'}"
+        )
+
+
+def _check_model(name: str, folder: str) -> None:
+    """Checks that a model's folder is there and its files are as they were shipped."""
+    from mipnb import models
+
+    path = under_root(folder)
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{name} = {folder}: there is no model in {path} (no config.json); give another folder, "
+            "or make the model by `-p retrain true`"
+        )
+    models.verify_checksums(path)
+
+
+def _check_sizes(params: Params, taken: Collection[str]) -> None:
+    """Checks top_k and layer_index against the model's configuration."""
+    from mipnb import models
+
+    sizes = models.ffn_sizes(under_root(params.model_dir))
+    for branch, (layers, neurons) in sizes.items():
+        top_k = getattr(params, f"{branch}_top_k")
+        if f"{branch}_top_k" in taken and top_k > neurons:
+            raise ValueError(
+                f"{branch}_top_k = {top_k}: the model has {neurons} neurons "
+                f"in each of its {layers} {branch} layers"
+            )
+    if "layer_index" in taken and params.layer_index >= sizes["text"][0]:
+        raise ValueError(
+            f"layer_index = {params.layer_index}: the model has {sizes['text'][0]} language layers, "
+            "counted from 0"
+        )
+
+
+def check_artefacts(stage: Stage, stages: dict[str, Stage], run: Path) -> None:
+    """Checks that what a notebook reads from earlier ones is there.
+
+    Raises:
+        FileNotFoundError: Naming what is missing and the notebook that makes it.
+    """
+    for name in stage.reads:
+        for path in _expected(stages[name], run):
+            require(path, made_by=name)
+
+
+def _expected(stage: Stage, run: Path) -> Sequence[Path]:
+    """Returns what a stage must have left: the files the table names, or else anything at all."""
+    folder = run / stage.name
+    if stage.writes:
+        return [folder / name for name in stage.writes]
+    return [] if outputs(stage, run) else [folder / "(its artefacts)"]

@@ -1,0 +1,170 @@
+"""The command `mipnb`: what the user typed, checked and passed on; errors without a stack trace."""
+
+import argparse
+import filecmp
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mipnb import __version__
+from mipnb.artefacts import project_root
+from mipnb.outcome import table
+from mipnb.params import Params, parse_value, read_parameters
+from mipnb.run import Plan, list_stages, make_plan, run_plan
+from mipnb.state import stale_reasons
+
+__all__ = ["main"]
+
+FAILED, WRONG, INTERRUPTED = (
+    1,
+    2,
+    130,
+)  # exit codes: a notebook or check failed; the user's input is wrong; Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0, 1 (failure), 2 (wrong input), 130 (Ctrl-C)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"mipnb: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print(
+            "\nmipnb: interrupted; `mipnb run` continues with the notebook that was under way",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Returns the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="mipnb", description="Cross-modal unlearning by neuron-path editing, as a workbook."
+    )
+    parser.add_argument("--version", action="version", version=f"mipnb {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="run the notebooks that are not up to date", allow_abbrev=False))
+    _add_build(
+        commands.add_parser(
+            "build-pocket", help="make the pocket benchmark's files again", allow_abbrev=False
+        )
+    )
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb run`."""
+    add = parser.add_argument
+    add(
+        "--params",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="parameter file; may be repeated, later ones win",
+    )
+    add(
+        "-p",
+        dest="given",
+        metavar=("NAME", "VALUE"),
+        nargs=2,
+        action="append",
+        default=[],
+        help="one parameter; wins over files",
+    )
+    add(
+        "--from",
+        dest="start",
+        metavar="NB",
+        help="run this notebook (04 or 04_editing) and all that build on it again",
+    )
+    add("--only", metavar="NB", help="run this notebook alone, on what earlier ones left")
+    add("--list", action="store_true", help="show each notebook's state and why it would run; run nothing")
+    add("--name", metavar="RUN", help="name of the run: its folder is runs/RUN")
+    add("--force", action="store_true", help="run even what is up to date")
+    parser.set_defaults(command=_run)
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb build-pocket`."""
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: data/pocket)")
+    parser.add_argument(
+        "--check", action="store_true", help="only compare what would be written with the files in DIR"
+    )
+    parser.set_defaults(command=_build_pocket)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Runs or lists notebooks."""
+    params = _parameters(options)
+    plan = make_plan(params, start=options.start, only=options.only, force=options.force)
+    if options.list:
+        print(table(list_stages(plan), with_reasons=True))
+        return 0
+    _note(plan, options)
+    outcomes = run_plan(plan)
+    print(table(outcomes))
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    for outcome in failed:
+        print(f"mipnb: {outcome.error}", file=sys.stderr)
+    return FAILED if failed else 0
+
+
+def _parameters(options: argparse.Namespace) -> Params:
+    """Returns the run's parameters from files, `-p` and `--name`."""
+    given = {name: parse_value(value) for name, value in options.given}
+    if options.name is not None:
+        if not options.name or Path(options.name).name != options.name or options.name.startswith("."):
+            raise ValueError(
+                f"--name {options.name!r}: expected a plain folder name; for another place use -p run_dir"
+            )
+        given["run_dir"] = f"runs/{options.name}"
+    return read_parameters([_parameter_file(name) for name in options.params], given)
+
+
+def _parameter_file(name: str) -> Path:
+    """Returns a parameter file as given, or the one of that name in the project's `params/`."""
+    shipped = project_root() / "params" / f"{Path(name).name.removesuffix('.yaml')}.yaml"
+    return shipped if not Path(name).is_file() and shipped.is_file() else Path(name)
+
+
+def _note(plan: Plan, options: argparse.Namespace) -> None:
+    """Says on standard error what the user may have meant otherwise, but need not have."""
+    idle = sorted({name for name, _ in options.given} - plan.taken)
+    if idle:
+        print(f"mipnb: note: {', '.join(plan.selected)} do not take {', '.join(idle)}", file=sys.stderr)
+    reads = [read for name in plan.selected for read in plan.stages[name].reads if read not in plan.selected]
+    for read in reads:
+        if stale_reasons(plan.stages[read], plan.params, plan.run, plan.stages):
+            print(f"mipnb: note: {read} is not up to date; what it left is used as it is", file=sys.stderr)
+
+
+def _build_pocket(options: argparse.Namespace) -> int:
+    """Writes the pocket benchmark, or compares it with what is there."""
+    from mipnb.pocket.build import build
+
+    out = (options.out or project_root() / "data" / "pocket").resolve()
+    seed = Params().seed
+    if not options.check:
+        build(out, seed)
+        print(f"wrote {out}")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        build(Path(folder), seed)
+        names = sorted(
+            path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()
+        )
+        _, different, missing = filecmp.cmpfiles(folder, out, names, shallow=False)
+    for name in [*different, *missing]:
+        print(
+            f"{out / name}: {'differs from' if name in different else 'is missing beside'} what is built",
+            file=sys.stderr,
+        )
+    print(f"{len(names) - len(different) - len(missing)} of {len(names)} files are the same in {out}")
+    return FAILED if different or missing or not names else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

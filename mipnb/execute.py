@@ -1,0 +1,107 @@
+"""Executing one notebook by papermill, in this very Python, so that it is kept whole or kept as failed."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import papermill
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+__all__ = ["NotebookFailedError", "execute"]
+
+_MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
+
+
+class NotebookFailedError(Exception):
+    """A notebook stopped with an error; the text says where, why, and what was kept."""
+
+
+class ThisPython(AsyncKernelManager):
+    """Starts kernels in the interpreter that runs mipnb, whatever kernel is installed as python3."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """The kernel to start, without its own warnings; what the notebook prints is not affected."""
+        spec = get_kernel_dict()
+        return KernelSpec(**spec | {"argv": [*spec["argv"], "--log-level=ERROR"]})
+
+
+def execute(notebook: Path, parameters: Mapping[str, Any], folder: Path, working_dir: Path) -> float:
+    """Executes a notebook into `folder/notebook.ipynb`.
+
+    While it runs it is `notebook.running.ipynb`; if it fails it stays as `notebook.failed.ipynb`. What it
+    prints goes to `log.txt`.
+
+    Args:
+        notebook: The notebook's file.
+        parameters: Values for its `parameters` cell.
+        folder: Where to write.
+        working_dir: The kernel's working directory.
+
+    Returns:
+        The seconds it took, start of the kernel included.
+
+    Raises:
+        NotebookFailedError: If a cell raised an error or the kernel died.
+    """
+    running, started = folder / "notebook.running.ipynb", time.monotonic()
+    try:
+        _papermill(notebook, running, parameters, folder / "log.txt", working_dir)
+    except (PapermillExecutionError, DeadKernelError, CellTimeoutError, RuntimeError) as error:
+        kept = _keep(running, folder / "notebook.failed.ipynb")
+        raise NotebookFailedError(_explain(error, notebook, kept, folder / "log.txt")) from None
+    seconds = time.monotonic() - started
+    (folder / "notebook.failed.ipynb").unlink(missing_ok=True)
+    os.replace(running, folder / "notebook.ipynb")
+    return seconds
+
+
+def _papermill(
+    notebook: Path, output: Path, parameters: Mapping[str, Any], log: Path, working_dir: Path
+) -> None:
+    """Calls papermill quietly, with the notebook's standard output and error in a log file."""
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    with open(log, "w", encoding="utf-8") as stream:
+        papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            parameters=dict(parameters),
+            kernel_name="python3",
+            language="python",
+            kernel_manager_class=ThisPython,
+            progress_bar=False,
+            stdout_file=stream,
+            stderr_file=stream,
+            cwd=str(working_dir),
+        )
+
+
+def _keep(running: Path, kept: Path) -> Path | None:
+    """Renames a failed notebook; None if it never got as far as being written."""
+    if not running.exists():
+        return None
+    os.replace(running, kept)
+    return kept
+
+
+def _explain(error: Exception, notebook: Path, kept: Path | None, log: Path) -> str:
+    """Returns a failure in a few lines: the notebook, the cell, the error, what was kept."""
+    lines = [f"notebook {notebook}"]
+    if isinstance(error, PapermillExecutionError):
+        source = next((line for line in error.source.splitlines() if line.strip()), "")
+        lines += [f"stopped in cell {error.cell_index} (In [{error.exec_count}]), which begins `{source}`"]
+        lines += f"{error.ename}: {error.evalue}".splitlines()[:_MESSAGE_LINES]
+    elif isinstance(error, DeadKernelError):
+        lines += ["stopped because its kernel died; the usual reason is too little memory"]
+    else:
+        lines += [f"could not be executed: {type(error).__name__}: {error}"]
+    if kept:
+        lines += [f"as far as it came: {kept}"]
+    return "\n".join([*lines, f"its output: {log}"])

@@ -1,0 +1,78 @@
+"""What a notebook says at its end: versions, settings, time, peak memory (kept in `usage.json`)."""
+
+import importlib.metadata
+import math
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from mipnb import __version__
+from mipnb.artefacts import write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["finish", "peak_memory_gb", "versions"]
+
+USAGE = "usage.json"
+_PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pandas", "matplotlib")
+
+
+def finish(folder: str | Path, **settings: Any) -> "pd.DataFrame":
+    """Writes `usage.json` into a notebook's folder and returns the table that its last cell shows.
+
+    Args:
+        folder: The notebook's folder within the run (`stage_dir`).
+        **settings: What else to show, e.g. `seed=params.seed, device=params.device, dtype=params.dtype`.
+
+    Returns:
+        A table with one column, `value`: versions, settings, seconds since the kernel started, peak memory.
+    """
+    import pandas as pd
+
+    usage = {
+        "seconds": round(time.time() - psutil.Process().create_time(), 1),
+        "peak_memory_gb": peak_memory_gb(),
+    }
+    if (gpu := _peak_gpu_memory_gb()) is not None:
+        usage["peak_gpu_memory_gb"] = gpu
+    write_json(Path(folder) / USAGE, usage)
+    rows = versions() | settings | usage
+    return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, mipnb and the packages that its numbers depend on."""
+    found = {"python": platform.python_version(), "mipnb": __version__}
+    return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def peak_memory_gb() -> float:
+    """Returns the largest resident memory this process has had, in GB (2^30 bytes), to two decimals."""
+    return round(_peak_bytes() / 2**30, 2)
+
+
+def _peak_bytes() -> int:
+    """Returns the peak resident memory in bytes, as the operating system counts it."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: not ru_maxrss, which a child process inherits from a larger parent
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return memory.peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts in bytes
+
+
+def _peak_gpu_memory_gb() -> float | None:
+    """Returns the peak memory torch has allocated on the current GPU, in GB, or None if no GPU was used."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return math.ceil(torch.cuda.max_memory_allocated() / 2**30 * 100) / 100

@@ -1,0 +1,227 @@
+"""`mipnb run`: the notebooks of a run as a graph of tasks; doit decides what runs, papermill runs it.
+
+Results are up to date by the record in their own folder (`mipnb.state`), written last and whole, so that a
+run that is killed at any moment continues where it was; doit keeps no file of its own.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+
+from mipnb.artefacts import project_root, stage_dir, under_root, write_json
+from mipnb.checks import check_artefacts, check_inputs
+from mipnb.outcome import Outcome
+from mipnb.params import Params
+from mipnb.report import USAGE
+from mipnb.stages import Stage, descendants, find_stage, load_stages, notebook_parameters
+from mipnb.state import RECORD, ingredients, outputs, stale_reasons
+
+if TYPE_CHECKING:
+    from doit.task import Task
+
+__all__ = ["Plan", "list_stages", "make_plan", "run_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: all stages by name, in order; parameters; the run's folder; selected, forced stages."""
+
+    stages: dict[str, Stage]
+    params: Params
+    run: Path
+    selected: tuple[str, ...]
+    forced: frozenset[str]
+
+    @property
+    def taken(self) -> set[str]:
+        """The parameters that the selected notebooks take."""
+        return {name for stage in self.selected for name in notebook_parameters(self.stages[stage].notebook)}
+
+
+def make_plan(
+    params: Params, *, start: str | None = None, only: str | None = None, force: bool = False
+) -> Plan:
+    """Chooses what to run.
+
+    Args:
+        params: The run's parameters.
+        start: Run this notebook and all that build on it again, whatever their state.
+        only: Run this notebook alone, on what is there.
+        force: Run again even what is up to date.
+
+    Raises:
+        ValueError: For a notebook that does not exist, or both `start` and `only`.
+    """
+    if start and only:
+        raise ValueError("--from and --only exclude each other: give one of them")
+    order = load_stages(project_root() / "notebooks")
+    selected = tuple(stage.name for stage in order) if only is None else (find_stage(order, only).name,)
+    forced = set(selected) if force else set()
+    if start:
+        forced |= descendants(order, find_stage(order, start).name)
+    return Plan(
+        {stage.name: stage for stage in order},
+        params,
+        under_root(params.run_dir),
+        selected,
+        frozenset(forced),
+    )
+
+
+def list_stages(plan: Plan) -> list[Outcome]:
+    """Returns the state of every selected notebook, without running any."""
+    outcomes = {name: Outcome(name) for name in plan.selected}
+    for name, outcome in outcomes.items():
+        outcome.reasons = _reasons(plan, name)
+        waits = [
+            read
+            for read in plan.stages[name].reads
+            if read in outcomes and outcomes[read].state != "up to date"
+        ]
+        outcome.reasons += [f"after {read}" for read in waits if not outcome.reasons]
+        outcome.state = "to run" if outcome.reasons else "up to date"
+        outcome.add_costs(plan.run)
+    return list(outcomes.values())
+
+
+def _reasons(plan: Plan, name: str) -> list[str]:
+    """Returns why a notebook has to run; empty if it is up to date."""
+    found = stale_reasons(plan.stages[name], plan.params, plan.run, plan.stages)
+    return found or (["asked for"] if name in plan.forced else [])
+
+
+def run_plan(plan: Plan) -> list[Outcome]:
+    """Runs what is not up to date, up to the first failure, with a line of progress each.
+
+    Returns:
+        What became of each selected notebook. The run goes no further than the first that failed.
+
+    Raises:
+        ValueError: If another process runs on the same folder, or an input is wrong (see `mipnb.checks`).
+        FileNotFoundError: If an input or an earlier artefact is missing.
+    """
+    with _locked(plan.run):
+        stale = [name for name in plan.selected if _reasons(plan, name)]
+        if stale:
+            _check(plan)
+        return _run_graph(plan)
+
+
+def _check(plan: Plan) -> None:
+    """Checks everything cheap before any work."""
+    for name in plan.selected:
+        reads = [read for read in plan.stages[name].reads if read not in plan.selected]
+        if reads:
+            check_artefacts(plan.stages[name], plan.stages, plan.run)
+    check_inputs(plan.params, plan.taken)
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """Holds the run's folder; the lock ends with the process, however that ends."""
+    run.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(
+            f"another `mipnb run` is working in {run}: wait until it ends, "
+            "or give this run a name of its own (--name)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run_graph(plan: Plan) -> list[Outcome]:
+    """Hands the notebooks to doit as tasks, in its own process and with its database in memory."""
+    from doit.control import TaskControl
+    from doit.dependency import Dependency, SqliteDB
+    from doit.runner import Runner
+
+    outcomes = {name: Outcome(name) for name in plan.selected}
+    control = TaskControl([_task(plan, outcome) for outcome in outcomes.values()])
+    control.process(list(plan.selected))
+    runner = Runner(Dependency(SqliteDB, ":memory:"), _reporter(plan, outcomes))
+    runner.run_all(control.task_dispatcher())
+    return list(outcomes.values())
+
+
+def _task(plan: Plan, outcome: Outcome) -> "Task":
+    """Returns the doit task of one notebook."""
+    from doit.exceptions import TaskFailed
+    from doit.task import Task
+
+    from mipnb.execute import NotebookFailedError
+
+    def is_up_to_date() -> bool:
+        outcome.reasons = _reasons(plan, outcome.name)
+        return not outcome.reasons
+
+    def action() -> "TaskFailed | None":
+        try:
+            _run_stage(plan, plan.stages[outcome.name])
+        except (NotebookFailedError, ValueError, OSError) as error:
+            return TaskFailed(str(error))
+
+    before = [read for read in plan.stages[outcome.name].reads if read in plan.selected]
+    return Task(outcome.name, [action], task_dep=before, uptodate=[is_up_to_date], io={"capture": False})
+
+
+def _run_stage(plan: Plan, stage: Stage) -> None:
+    """Runs one notebook and records what its results were made from; the record comes last."""
+    from mipnb.execute import NotebookFailedError, execute
+
+    folder = stage_dir(plan.run, stage.name)
+    for name in (RECORD, USAGE):
+        (folder / name).unlink(missing_ok=True)
+    values = {name: getattr(plan.params, name) for name in notebook_parameters(stage.notebook)}
+    write_json(folder / "params.json", values)
+    made_from = ingredients(stage, plan.params, plan.run, plan.stages)
+    seconds = execute(stage.notebook, values, folder, project_root())
+    if missing := [name for name in stage.writes if not (folder / name).exists()]:
+        raise NotebookFailedError(
+            f"notebook {stage.notebook}\nended without writing {', '.join(missing)} into {folder}"
+        )
+    write_json(
+        folder / RECORD, made_from | {"outputs": outputs(stage, plan.run), "seconds": round(seconds, 1)}
+    )
+
+
+def _reporter(plan: Plan, outcomes: dict[str, Outcome]) -> object:
+    """Returns a doit reporter that prints one line a notebook and keeps its outcome."""
+    from doit.reporter import ZeroReporter
+
+    class Progress(ZeroReporter):
+        """One line a notebook: its number, why it runs, how long it took."""
+
+        def _begin(self, task: "Task", text: str) -> None:
+            number = plan.selected.index(task.name) + 1
+            print(f"[{number}/{len(plan.selected)}] {task.name}: {text}", end="", flush=True)
+
+        def execute_task(self, task: "Task") -> None:
+            outcome = outcomes[task.name]
+            outcome.add_costs(plan.run)
+            last = f", {outcome.seconds:.0f} s last time" if outcome.seconds else ""
+            self._begin(task, f"{'; '.join(outcome.reasons)}{last} ... ")
+
+        def skip_uptodate(self, task: "Task") -> None:
+            self._begin(task, "up to date\n")
+            outcomes[task.name].settle("up to date", plan.run)
+
+        def add_success(self, task: "Task") -> None:
+            outcomes[task.name].settle("ran", plan.run)
+            print(f"{outcomes[task.name].seconds:.1f} s", flush=True)
+
+        def add_failure(self, task: "Task", fail: object) -> None:
+            print("failed", flush=True)
+            outcomes[task.name].error = fail.message if fail.get_name() == "TaskFailed" else fail.get_msg()
+            outcomes[task.name].settle("failed", plan.run)
+
+    return Progress(sys.stdout, {})
