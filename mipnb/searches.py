@@ -154,7 +154,7 @@ def _product(probe: Probe, path: Sequence[Tensor], activation: Tensor, integral:
 
 
 def _path_sum(probe: Probe, path: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
-    """Sum over the path's neurons, all of them, by position: (..., positions, n_neurons) -> (..., positions)."""
+    """Sum over all the path's neurons by position: (..., positions, n_neurons) -> (..., positions)."""
     parts = [(tensor * mask[probe.owner]).sum(-1) for tensor, mask in zip(tensors, path, strict=False)]
     return sum(parts, torch.zeros_like(tensors[0][..., 0]))
 
