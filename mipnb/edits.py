@@ -7,7 +7,6 @@ It holds nothing else of the model: its file is as small as the neuron path.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mipnb.artefacts import atomic_path
 from mipnb.models import fingerprint
+from mipnb.records import load_record, save_record
 
 FORMAT = "mipnb-edit-1"
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -145,38 +142,30 @@ class Edit:
         finally:
             self.remove(model)
 
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file; its header holds fingerprint and metadata as JSON."""
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file: the slices, and all else as JSON in its header."""
+        kinds = ("neurons", "old", "new")
         tensors = {
-            f"{kind}/{part.name}": getattr(part, kind).clone(memory_format=torch.contiguous_format)
-            for part in self.slices
-            for kind in ("neurons", "old", "new")
+            f"{kind}/{part.name}": getattr(part, kind).clone() for part in self.slices for kind in kinds
         }
-        header = {
-            "format": FORMAT,
-            "fingerprint": self.fingerprint,
-            "axes": json.dumps({part.name: part.axis for part in self.slices}),
-            "metadata": json.dumps(self.metadata, sort_keys=True),
-        }
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata=header)
+        axes = {part.name: part.axis for part in self.slices}
+        fields = {"axes": axes, "fingerprint": self.fingerprint, "metadata": self.metadata}
+        return save_record(path, FORMAT, tensors, fields)
 
     @classmethod
     def load(cls, path: str | Path) -> Edit:
-        """Read what `save` wrote; ValueError if the file is something else."""
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise ValueError(
-                    f"{path} is not an edit: format {header.get('format')!r}, expected {FORMAT!r}"
-                )
-            slices = tuple(
-                WeightSlice(
-                    name, axis, *(file.get_tensor(f"{kind}/{name}") for kind in ("neurons", "old", "new"))
-                )
-                for name, axis in json.loads(header["axes"]).items()
-            )
-        return cls(slices, header["fingerprint"], json.loads(header["metadata"]))
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: damaged, or another kind of file.
+        """
+        tensors, fields = load_record(path, FORMAT)
+        slices = tuple(
+            WeightSlice(name, axis, *(tensors[f"{kind}/{name}"] for kind in ("neurons", "old", "new")))
+            for name, axis in fields["axes"].items()
+        )
+        return cls(slices, fields["fingerprint"], fields["metadata"])
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

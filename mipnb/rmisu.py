@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipnb.batches import Batch, answer_logprob
+from mipnb.batches import Batch, batches, encode
+from mipnb.benchmarks import Question
 from mipnb.models import text_layers
 from mipnb.overlay import Overlay
 from mipnb.steering import (
@@ -26,7 +27,7 @@ from mipnb.steering import (
     FORGET_TOKENS,
     distance,
     hidden_state,
-    hidden_state_and_logits,
+    hidden_state_and_logprob,
     steering_target,
     token_mask,
 )
@@ -77,6 +78,29 @@ class EditConfig:
         for name in (f.name for f in fields(self) if f.type in ("float", "int")):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a finite number of at least 0")
+
+
+def training_batches(
+    processor, questions: Sequence[Question], size: int, limit: int, seed: int, device: str = "cpu"
+) -> list[Batch]:
+    """Encoded batches for `edit`, each of one modality and of like length, so that there is little padding.
+
+    Args:
+        processor: the model's own.
+        questions: with answers, any mixture.
+        size: questions a batch.
+        limit: at most so many batches a modality (more than the steps of an edit are never seen); which, the
+            seed says.
+        seed: of the draw.
+        device: where the tensors go.
+    """
+    random = np.random.default_rng(seed)
+    shuffled = [questions[i] for i in random.permutation(len(questions))]
+    kept = []
+    for modality in ("text", "image_text"):
+        drawn = [question for question in shuffled if question.modality == modality][: size * limit]
+        kept += sorted(drawn, key=lambda question: len(question.prompt) + len(question.answer))
+    return [encode(processor, group, device=device) for group in batches(kept, size)]
 
 
 class Pool:
@@ -137,9 +161,9 @@ def retain_pass(
     for pool in pools:
         _, batch, frozen = pool.draw(model, layer, config.n_steps)
         with trained.on():
-            state, logits = hidden_state_and_logits(model, batch, layer)
+            state, logprob = hidden_state_and_logprob(model, batch, layer)
         retain = distance(state, frozen, frozen, token_mask(batch, "all"), config.distance) / len(pools)
-        entropy = -answer_logprob(logits, batch["labels"]).mean() / len(pools)
+        entropy = -logprob.mean() / len(pools)
         _backward(config.retain_weight * retain + config.ce_weight * entropy)
         totals["loss_retain"] += retain.item()
         totals["loss_ce"] += entropy.item()

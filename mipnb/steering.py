@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipnb.batches import IGNORED, Batch
+from mipnb.batches import IGNORED, Batch, answer_logprob
 
 FORGET_TOKENS = ("all", "answer", "prompt")
 DISTANCES = ("relative", "dimension")
@@ -35,9 +35,10 @@ def _state(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _run(model: nn.Module, batch: Batch) -> Tensor:
+def _run(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
+    """Logits (batch, positions, words) at these positions (int64) of every sample."""
     inputs = {key: value for key, value in batch.items() if key != "labels"}
-    return model(**inputs, use_cache=False).logits
+    return model(**inputs, use_cache=False, logits_to_keep=positions).logits
 
 
 def hidden_state(model: nn.Module, batch: Batch, layer: nn.Module) -> Tensor:
@@ -48,7 +49,7 @@ def hidden_state(model: nn.Module, batch: Batch, layer: nn.Module) -> Tensor:
 
     handle = layer.register_forward_hook(stop)
     try:
-        _run(model, batch)
+        _run(model, batch, batch["input_ids"].new_zeros(1))
     except _Reached as reached:
         return reached.state
     finally:
@@ -56,15 +57,22 @@ def hidden_state(model: nn.Module, batch: Batch, layer: nn.Module) -> Tensor:
     raise ValueError(f"the model's forward pass never reached layer {type(layer).__name__}")
 
 
-def hidden_state_and_logits(model: nn.Module, batch: Batch, layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """A decoder layer's output (batch, tokens, hidden) and logits (batch, tokens, words), in one pass."""
+def hidden_state_and_logprob(model: nn.Module, batch: Batch, layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """A decoder layer's output and the answers' mean log-probability, from one pass.
+
+    Returns:
+        (batch, tokens, hidden), and float32 (batch,). Logits are computed only where some sample's answer is
+        predicted.
+    """
     seen: list[Tensor] = []
     handle = layer.register_forward_hook(lambda module, arguments, output: seen.append(_state(output)))
+    labels = batch["labels"]
+    asked = (labels[:, 1:] != IGNORED).any(0).nonzero().flatten()  # positions that predict an answer token
     try:
-        logits = _run(model, batch)
+        logits = _run(model, batch, torch.cat([asked, asked[-1:]]))  # answer_logprob leaves the last one out
     finally:
         handle.remove()
-    return seen[0], logits
+    return seen[0], answer_logprob(logits, torch.cat([labels[:, :1], labels[:, asked + 1]], 1))
 
 
 def token_mask(batch: Batch, which: str) -> Tensor:

@@ -9,13 +9,14 @@ from tiny_qwen import tiny_batch, tiny_model
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
+from mipnb.batches import answer_logprob
 from mipnb.editing import edit, prune
 from mipnb.edits import Edit, WeightSlice, same_bits
 from mipnb.models import FFN, ffns, fingerprint, text_layers
 from mipnb.overlay import NeuronWeights, overlay
 from mipnb.paths import NeuronPath
 from mipnb.rmisu import EditConfig
-from mipnb.steering import distance, hidden_state, hidden_state_and_logits, steering_target, token_mask
+from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, steering_target, token_mask
 
 TEXT_NEURONS, VISION_NEURONS = ((1, 4, 20), (0, 2), (5,)), ((3, 7), (0, 19))
 CONFIG = EditConfig(n_steps=4, learning_rate=1e-2)
@@ -85,7 +86,8 @@ def test_pruned_neurons_are_silent_and_can_learn(model, paths):
     seen = []
     layer.output.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
     _logits(model).sum().backward()
-    assert torch.all(seen[0][..., [3, 7]] == 0) and seen[0].abs().sum() > 0
+    assert torch.all(seen[0][..., [3, 7]] == 0)
+    assert seen[0].abs().sum() > 0
     assert torch.all(layer.inputs[1].weight.grad[[3, 7]].abs().sum(1) > 0)
 
 
@@ -98,7 +100,8 @@ def test_an_ungated_network_loses_its_output_columns():
     own = ffn.activation(first(inputs))[:, [2, 9]]
     torch.testing.assert_close(weights.activation(inputs), own)
     weights.silence()
-    assert torch.all(weights.columns == 0) and all(row.abs().min() > 0 for row in weights.rows)
+    assert torch.all(weights.columns == 0)
+    assert all(row.abs().min() > 0 for row in weights.rows)
     assert {part.name: part.axis for part in weights.slices()} == {
         "layer.fc2.weight": 1, "layer.fc1.weight": 0, "layer.fc1.bias": 0,
     }  # fmt: skip
@@ -182,9 +185,10 @@ def test_token_masks_split_the_real_tokens():
 @pytest.mark.parametrize("pictured", [False, True])
 def test_stopping_early_gives_the_same_state(model, pictured):
     batch, layer = tiny_batch(3, pictured), text_layers(model)[1]
-    full, logits = hidden_state_and_logits(model, batch, layer)
+    full, logprob = hidden_state_and_logprob(model, batch, layer)
     assert same_bits(full, hidden_state(model, batch, layer))
-    assert logits.shape == (*batch["input_ids"].shape, 96)
+    logits = model(**{key: value for key, value in batch.items() if key != "labels"}).logits
+    torch.testing.assert_close(logprob, answer_logprob(logits, batch["labels"]))
     assert not layer._forward_hooks
 
 
@@ -196,10 +200,12 @@ def test_editing_leaves_the_model_vanilla_and_takes_no_weight_gradient(model, pa
     made, history = edit(model, paths, *sets, CONFIG, seed=1)
     assert _same(before, _bytes(model))
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert list(history) == ["step", "loss_forget", "loss_retain", "loss_ce", "loss"] and len(history) == 4
+    assert list(history) == ["step", "loss_forget", "loss_retain", "loss_ce", "loss"]
+    assert len(history) == 4
     row = history.iloc[0]
     assert row.loss == pytest.approx(row.loss_forget + 3 * row.loss_retain + 3 * row.loss_ce)
-    assert made.metadata["config"]["n_steps"] == 4 and made.metadata["seed"] == 1
+    assert made.metadata["config"]["n_steps"] == 4
+    assert made.metadata["seed"] == 1
 
 
 def test_an_edit_changes_the_paths_rows_and_columns_alone(model, paths, sets):
@@ -243,7 +249,8 @@ def test_without_pruning_the_retain_loss_starts_at_zero(model, paths, sets):
 def test_the_seed_fixes_the_edit(model, paths, sets):
     first, again, other = (edit(model, paths, *sets, CONFIG, seed=seed)[0] for seed in (1, 1, 2))
     news = [torch.cat([part.new.flatten() for part in made.slices]) for made in (first, again, other)]
-    assert same_bits(news[0], news[1]) and not same_bits(news[0], news[2])
+    assert same_bits(news[0], news[1])
+    assert not same_bits(news[0], news[2])
 
 
 def test_only_the_answer_loss_reaches_neurons_above_the_layer(model, paths, sets):
@@ -290,9 +297,11 @@ def test_removing_restores_every_bit(model, paths, sets):
     made, _ = edit(model, paths, *sets, CONFIG)
     before = _bytes(model)
     with pytest.raises(RuntimeError, match="inside"), made.applied(model):
-        assert made.is_applied(model) and not _same(before, _bytes(model))
+        assert made.is_applied(model)
+        assert not _same(before, _bytes(model))
         raise RuntimeError("inside")
-    assert _same(before, _bytes(model)) and not made.is_applied(model)
+    assert _same(before, _bytes(model))
+    assert not made.is_applied(model)
 
 
 def test_an_edit_is_refused_where_it_does_not_belong(model, paths):
@@ -326,15 +335,18 @@ def test_saved_and_loaded_edits_are_equal_and_small(model, paths, sets, tmp_path
     made, _ = edit(model, paths, *sets, CONFIG)
     made.save(tmp_path / "edit.safetensors")
     loaded = Edit.load(tmp_path / "edit.safetensors")
-    assert loaded.metadata == made.metadata and loaded.fingerprint == made.fingerprint
+    assert loaded.metadata == made.metadata
+    assert loaded.fingerprint == made.fingerprint
     one, other = ({part.name: part for part in found.slices} for found in (made, loaded))
     assert set(one) == set(other)
     for name in one:
-        assert one[name].axis == other[name].axis and same_bits(one[name].neurons, other[name].neurons)
-        assert same_bits(one[name].old, other[name].old) and same_bits(one[name].new, other[name].new)
+        assert one[name].axis == other[name].axis
+        assert same_bits(one[name].neurons, other[name].neurons)
+        assert same_bits(one[name].old, other[name].old)
+        assert same_bits(one[name].new, other[name].new)
     assert made.n_values < 0.1 * sum(parameter.numel() for parameter in model.parameters())
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is not an edit"):
+    with pytest.raises(ValueError, match="expected 'mipnb-edit-1'"):
         Edit.load(tmp_path / "model.safetensors")
 
 
