@@ -96,7 +96,7 @@ def _explain(error: Exception, notebook: Path, kept: Path | None, log: Path) -> 
     lines = [f"notebook {notebook}"]
     if isinstance(error, PapermillExecutionError):
         source = next((line for line in error.source.splitlines() if line.strip()), "")
-        lines += [f"stopped in cell {error.cell_index} (In [{error.exec_count}]), which begins `{source}`"]
+        lines += [f"stopped in cell In [{error.exec_count}], which begins `{source}`"]
         lines += f"{error.ename}: {error.evalue}".splitlines()[:_MESSAGE_LINES]
     elif isinstance(error, DeadKernelError):
         lines += ["stopped because its kernel died; the usual reason is too little memory"]

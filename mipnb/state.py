@@ -25,11 +25,9 @@ OWN_FILES = {
     "log.txt",
 }
 _PACKAGE = Path(__file__).resolve().parent
-# params: its values are compared by themselves, and a new one must not make everything stale; report: no results
+# params: its values are compared by themselves, a new one must make nothing stale; report: makes no results
 _NO_INGREDIENT = {"params", "report"}
-_LARGE = (
-    64 * 2**20
-)  # bytes; a larger file (a real model's weights) is known by size and time, not by its content
+_LARGE = 64 * 2**20  # bytes; a larger file (a real model's weights) is known by size and time
 
 
 def ingredients(stage: Stage, params: Params, run: Path, stages: Mapping[str, Stage]) -> dict[str, Any]:
@@ -71,10 +69,13 @@ def stale_reasons(stage: Stage, params: Params, run: Path, stages: Mapping[str, 
     """Returns why a notebook has to run, in a few words each; empty if its results are up to date."""
     path = run / stage.name / RECORD
     if not path.exists():
-        return ["failed" if (path.parent / "notebook.failed.ipynb").exists() else "not run yet"]
+        return ["failed last time" if (path.parent / "notebook.failed.ipynb").exists() else "not run yet"]
     record, now = read_json(path), ingredients(stage, params, run, stages)
     now = json.loads(json.dumps(now)) | {"outputs": outputs(stage, run)}
-    return [_reason(part, record.get(part), now[part]) for part in now if record.get(part) != now[part]]
+    missing = [f"{name} is missing" for name in stage.writes if not (run / stage.name / name).exists()]
+    return missing + [
+        _reason(part, record.get(part), now[part]) for part in now if record.get(part) != now[part]
+    ]
 
 
 def _reason(part: str, before: Any, now: Any) -> str:

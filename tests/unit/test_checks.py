@@ -1,0 +1,71 @@
+"""What is refused before any long work."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mipnb.checks import check_inputs
+from mipnb.params import Params
+
+EVERYTHING = set(Params.model_fields)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A benchmark with ratios 5 and 15, and two models; `mipnb.models` answers by rote."""
+    for name in ("forget_5", "forget_15", "forget_x", "base", "vanilla"):
+        (tmp_path / name).mkdir()
+    for name in ("base", "vanilla"):
+        (tmp_path / name / "config.json").touch()
+
+    def verify_checksums(folder: Path) -> None:
+        if (folder / "damaged").exists():
+            raise ValueError(f"{folder / 'damaged'} is damaged")
+
+    sizes = {"text": (4, 64), "vision": (3, 32)}
+    models = SimpleNamespace(verify_checksums=verify_checksums, ffn_sizes=lambda folder: sizes)
+    monkeypatch.setitem(sys.modules, "mipnb.models", models)
+    monkeypatch.setattr("mipnb.models", models, raising=False)
+    return {
+        "benchmark_dir": str(tmp_path),
+        "base_dir": str(tmp_path / "base"),
+        "model_dir": str(tmp_path / "vanilla"),
+    }
+
+
+def test_good_inputs_pass(inputs: dict):
+    check_inputs(Params(**inputs, text_top_k=64, vision_top_k=32, layer_index=3), EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"forget_ratio": 10}, r"forget_ratio = 10.*it has the ratios 5, 15"),
+        ({"text_top_k": 65}, "text_top_k = 65: the model has 64 neurons in each of its 4 text layers"),
+        ({"vision_top_k": 33}, "vision_top_k = 33: the model has 32 neurons in each of its 3 vision layers"),
+        ({"layer_index": 4}, "layer_index = 4: the model has 4 language layers"),
+    ],
+)
+def test_values_beyond_the_data_or_the_model_are_refused(inputs: dict, changed: dict, words: str):
+    params = Params(**inputs, **changed)
+    with pytest.raises(ValueError, match=words):
+        check_inputs(params, EVERYTHING)
+    check_inputs(params, EVERYTHING - set(changed))
+
+
+@pytest.mark.parametrize("name", ["base_dir", "model_dir"])
+def test_a_damaged_model_is_refused_unless_it_is_made_anew(inputs: dict, name: str):
+    (Path(inputs[name]) / "damaged").touch()
+    with pytest.raises(ValueError, match="is damaged"):
+        check_inputs(Params(**inputs), EVERYTHING)
+    check_inputs(Params(**inputs, retrain=True), EVERYTHING)
+    check_inputs(Params(**inputs), EVERYTHING - {name})
+
+
+@pytest.mark.parametrize("name", ["benchmark_dir", "base_dir", "model_dir"])
+def test_a_missing_folder_is_named(inputs: dict, name: str):
+    params = Params(**inputs | {name: "nowhere/at/all"})
+    with pytest.raises(FileNotFoundError, match=f"{name} = nowhere/at/all"):
+        check_inputs(params, EVERYTHING)

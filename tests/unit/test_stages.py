@@ -1,0 +1,163 @@
+"""The table of notebooks, their parameters, and the code they depend on."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from mipnb.stages import descendants, find_stage, load_stages, notebook_parameters
+from mipnb.state import code_files
+
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "tests" / "fixtures" / "notebooks"
+
+
+def write_notebook(path: Path, *cells: str, tag: str | None = None) -> Path:
+    """A notebook of code cells; the first one gets the tag."""
+    nodes = [new_code_cell(cell) for cell in cells]
+    if tag:
+        nodes[0].metadata["tags"] = [tag]
+    nbformat.write(new_notebook(cells=nodes), path)
+    return path
+
+
+def write_table(folder: Path, text: str, *notebooks: str) -> Path:
+    (folder / "stages.yaml").write_text(text)
+    for name in notebooks:
+        write_notebook(folder / f"{name}.ipynb", "1")
+    return folder
+
+
+def test_the_table_keeps_order_and_names():
+    stages = load_stages(FIXTURES)
+    assert [stage.name for stage in stages] == ["01_numbers", "02_sum", "03_show"]
+    assert stages[1].reads == ("01_numbers",)
+    assert stages[1].writes == ("sum.json",)
+
+
+def test_every_numbered_notebook_is_in_the_table():
+    listed = {stage.name for stage in load_stages(ROOT / "notebooks")}
+    there = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")} - {"00_start_here"}
+    assert there == listed
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: {reads: [b]}", "a reads b, which does not come before it"),
+        ("a: {needs: []}", "expected `reads"),
+        ("a: [b]", "expected `reads"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path: Path, text: str, words: str):
+    with pytest.raises(ValueError, match=r"stages\.yaml") as caught:
+        load_stages(write_table(tmp_path, text, "a", "b"))
+    assert words in str(caught.value)
+
+
+def test_a_listed_notebook_must_be_there(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="lists a"):
+        load_stages(write_table(tmp_path, "a: {}"))
+    with pytest.raises(FileNotFoundError, match=r"stages\.yaml is missing"):
+        load_stages(tmp_path / "none")
+
+
+@pytest.mark.parametrize("wanted", ["02", "2", "02_sum", "02_sum.ipynb", "notebooks/02_sum.ipynb"])
+def test_a_notebook_is_found_by_number_or_name(wanted: str):
+    assert find_stage(load_stages(FIXTURES), wanted).name == "02_sum"
+
+
+@pytest.mark.parametrize("wanted", ["20", "sum", "0", ""])
+def test_an_unknown_notebook_is_refused_with_those_there_are(wanted: str):
+    with pytest.raises(ValueError, match="01_numbers, 02_sum, 03_show"):
+        find_stage(load_stages(FIXTURES), wanted)
+
+
+def test_descendants_are_those_that_build_on_it(tmp_path: Path):
+    table = "a: {}\nb: {reads: [a]}\nc: {}\nd: {reads: [b]}"
+    stages = load_stages(write_table(tmp_path, table, "a", "b", "c", "d"))
+    assert descendants(stages, "a") == {"a", "b", "d"}
+    assert descendants(stages, "c") == {"c"}
+
+
+def test_parameters_are_read_from_the_tagged_cell(tmp_path: Path):
+    cell = 'seed: int = 42  # seed\nrule: str = "right"\nshift: float = -0.5\nnames: list[str] = ["a"]'
+    notebook = write_notebook(tmp_path / "a.ipynb", cell, "seed = 3", tag="parameters")
+    assert notebook_parameters(notebook) == {"seed": 42, "rule": "right", "shift": -0.5, "names": ["a"]}
+    assert notebook_parameters(write_notebook(tmp_path / "b.ipynb", "seed: int = 42")) == {}
+
+
+@pytest.mark.parametrize("line", ["seed = 42", "seed: int", "seed: int = 6 * 7", "print()", "import os"])
+def test_anything_else_in_the_parameters_cell_is_refused(tmp_path: Path, line: str):
+    with pytest.raises(ValueError, match="name: type = plain value"):
+        notebook_parameters(write_notebook(tmp_path / "a.ipynb", line, tag="parameters"))
+
+
+def test_a_damaged_notebook_is_named(tmp_path: Path):
+    (tmp_path / "a.ipynb").write_text("{")
+    with pytest.raises(ValueError, match=r"a\.ipynb cannot be read as a notebook"):
+        notebook_parameters(tmp_path / "a.ipynb")
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package: editing imports paths, paths imports hooks; sub.part imports sub.deep and hooks."""
+    modules = {
+        "__init__": "",
+        "params": "import pkg.plotting",
+        "hooks": "import torch",
+        "paths": "from pkg.hooks import gated",
+        "editing": "def f():\n    from pkg import paths",
+        "attribution": "from pkg import hooks",
+        "plotting": "",
+        "sub/__init__": "",
+        "sub/part": "from . import deep\nfrom ..hooks import gated",
+        "sub/deep": "",
+    }
+    for name, text in modules.items():
+        path = tmp_path / "pkg" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "pkg"
+
+
+@pytest.mark.parametrize(
+    ("cells", "files"),
+    [
+        (["from pkg.editing import prune"], ["editing", "hooks", "paths"]),
+        (["from pkg import attribution"], ["attribution", "hooks"]),
+        (["import pkg.paths as p", "import numpy"], ["hooks", "paths"]),
+        (["%matplotlib inline\nfrom pkg.hooks import gated\n!ls"], ["hooks"]),
+        (["from pkg.params import check_parameters"], []),
+        (["from pkg import name"], ["__init__"]),
+        (["from pkg.sub.part import x"], ["hooks", "sub/__init__", "sub/deep", "sub/part"]),
+        (["from pkg.sub import part"], ["hooks", "sub/__init__", "sub/deep", "sub/part"]),
+        (["from pkg.sub import NAME"], ["sub/__init__"]),
+        (["import pkgs.editing", "from other import pkg"], []),
+    ],
+)
+def test_code_is_what_the_notebook_imports_and_what_that_imports(package, tmp_path, cells, files):
+    notebook = write_notebook(tmp_path / "a.ipynb", *cells)
+    found = [path.relative_to(package).with_suffix("").as_posix() for path in code_files(notebook, package)]
+    assert sorted(found) == sorted(files)
+
+
+def test_a_cell_that_cannot_be_read_counts_as_importing_everything(package: Path, tmp_path: Path):
+    notebook = write_notebook(tmp_path / "a.ipynb", "%%bash\nls -la .")
+    assert len(code_files(notebook, package)) == 10
+
+
+def test_a_module_changed_meanwhile_is_read_again(package: Path, tmp_path: Path):
+    notebook = write_notebook(tmp_path / "a.ipynb", "import pkg.plotting")
+    assert [path.stem for path in code_files(notebook, package)] == ["plotting"]
+    (package / "plotting.py").write_text("import pkg.attribution  # now")
+    assert [path.stem for path in code_files(notebook, package)] == ["attribution", "hooks", "plotting"]
+
+
+def test_changing_editing_leaves_attribution_alone(tmp_path: Path):
+    mipnb = ROOT / "mipnb"
+    notebook = write_notebook(tmp_path / "a.ipynb", "from mipnb.hooks import gated")
+    names = {path.stem for path in code_files(notebook, mipnb)}
+    assert "hooks" in names
+    assert not names & {"editing", "evaluation", "plotting", "run", "cli"}
