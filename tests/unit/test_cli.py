@@ -30,11 +30,11 @@ def test_listing_loads_no_model_library(tmp_path: Path):
         "import sys\nfrom mipnb.cli import main\nassert main(['run', '--list']) == 0\n"
         "print([name for name in ('torch', 'transformers', 'pandas', 'papermill') if name in sys.modules])"
     )
-    fixtures = Path(__file__).resolve().parents[1] / "fixtures"
-    project = fixtures.parents[1]
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True
-    )
+    shutil.copytree(Path(__file__).resolve().parents[1] / "fixtures" / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "pyproject.toml").touch()
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "01_numbers  to run" in found.stdout
     assert found.stdout.splitlines()[-1] == "[]"
 
 
