@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import Chain, as_ffn, chain_batch, questions, tiny_vl
 from torch import nn
+from toys import Chain, as_ffn, chain_batch, questions, tiny_vl
 
 from mipnb.batches import patch_owner
 from mipnb.hooks import captured, gated, undisturbed, zeroed
@@ -14,6 +14,10 @@ def n_hooks(model: nn.Module) -> int:
     return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
 
 
+def fail() -> None:
+    raise RuntimeError("in the middle")
+
+
 def test_a_gate_scales_its_neuron_at_every_token_of_its_sample():
     linear = nn.Linear(3, 3, bias=False)
     nn.init.eye_(linear.weight)
@@ -22,7 +26,8 @@ def test_a_gate_scales_its_neuron_at_every_token_of_its_sample():
     with gated([as_ffn(linear)], [gates]) as seen:
         out = linear(activation)
     expected = torch.tensor([[[1, 1, 0], [4, 2.5, 0]], [[14, 8, 9], [20, 11, 12]]])
-    assert torch.equal(out, expected) and torch.equal(seen[0], expected)
+    assert torch.equal(out, expected)
+    assert torch.equal(seen[0], expected)
 
 
 def test_packed_patches_take_the_gate_of_their_own_picture():
@@ -80,20 +85,21 @@ def test_zeroed_refuses_neurons_that_do_not_exist(neurons):
 )
 def test_hooks_come_off_after_an_error(context):
     model = Chain()
-    with pytest.raises(RuntimeError, match="in the middle"), context(model):
+    with context(model):
         assert n_hooks(model) == 3
-        raise RuntimeError("in the middle")
+    with pytest.raises(RuntimeError, match="in the middle"), context(model):
+        fail()
     assert n_hooks(model) == 0
 
 
 def test_gates_that_do_not_fit_are_refused_by_name():
     model, batch = Chain(), chain_batch()
-    with pytest.raises(ValueError, match=r"toy: gates \(2, 5\) do not fit activations \(3, 4, 5\)"):
-        with gated(model.ffns, [torch.ones(2, 5)]):
-            model(batch["hidden"])
-    with pytest.raises(ValueError, match="packed patches need their owner"):
-        with gated(model.ffns, [torch.ones(3, 5)]):
-            model.outs[0](torch.ones(7, 5))
+    refused = pytest.raises(ValueError, match=r"toy: gates \(2, 5\) do not fit activations \(3, 4, 5\)")
+    with refused, gated(model.ffns, [torch.ones(2, 5)]):
+        model(batch["hidden"])
+    refused = pytest.raises(ValueError, match="packed patches need their owner")
+    with refused, gated(model.ffns, [torch.ones(3, 5)]):
+        model.outs[0](torch.ones(7, 5))
     assert n_hooks(model) == 0
 
 
@@ -109,8 +115,12 @@ def test_undisturbed_puts_flags_back_after_an_error():
     model[1].eval()
     model[0].weight.requires_grad_(False)
     before = [module.training for module in model.modules()], [p.requires_grad for p in model.parameters()]
-    with pytest.raises(RuntimeError), undisturbed(model):
+    with undisturbed(model):
         assert not any(module.training for module in model.modules())
         assert not any(parameter.requires_grad for parameter in model.parameters())
-        raise RuntimeError
-    assert before == ([module.training for module in model.modules()], [p.requires_grad for p in model.parameters()])
+    with pytest.raises(RuntimeError, match="in the middle"), undisturbed(model):
+        fail()
+    assert before == (
+        [module.training for module in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+    )

@@ -1,4 +1,4 @@
-"""Nets so small that scores can be worked out by hand, and tiny random vision-language models of two families."""
+"""Nets so small that scores can be worked out by hand, and tiny random models of two families."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,10 +13,15 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
+from mipnb.attribution import attribute
 from mipnb.batches import IGNORED
 from mipnb.models import FFN
+from mipnb.scores import Scores
 
-UNGATED = {key: VISION[key] for key in ("depth", "num_heads", "patch_size", "spatial_merge_size", "temporal_patch_size")}
+UNGATED = {
+    key: VISION[key]
+    for key in ("depth", "num_heads", "patch_size", "spatial_merge_size", "temporal_patch_size")
+}
 
 
 def as_ffn(output: nn.Linear, inputs: tuple = (), name: str = "toy") -> FFN:
@@ -31,9 +36,11 @@ def two_way_logits(probability: Tensor, tokens: int) -> Tensor:
 
 
 class HandMade(nn.Module):
-    """F = head(activations): the batch brings every layer's activations a0, a1, ... (batch, tokens, neurons) itself.
+    """F = head(activations): the batch brings every layer's activations a0, a1, ... (batch, tokens, neurons)
+    itself.
 
-    `head` maps the list of gated activations to a probability (batch,), so that F and G = log F are known in closed form.
+    `head` maps the list of gated activations to a probability (batch,), so that F and G = log F are known in
+    closed form.
     """
 
     def __init__(self, neurons: int, layers: int, head: Callable[[list[Tensor]], Tensor]):
@@ -50,7 +57,7 @@ class HandMade(nn.Module):
 
 
 def hand_batch(*activations: list, answer_tokens: int = 1) -> dict[str, Tensor]:
-    """A batch for `HandMade`: nested lists (batch, tokens, neurons) per layer; the last tokens are the answer."""
+    """A batch for `HandMade`: nested lists (batch, tokens, neurons) a layer; the last tokens answer."""
     batch = {f"a{index}": torch.tensor(a, dtype=torch.float32) for index, a in enumerate(activations)}
     labels = torch.full(batch["a0"].shape[:2], IGNORED)
     labels[:, labels.shape[1] - answer_tokens :] = 0
@@ -58,7 +65,7 @@ def hand_batch(*activations: list, answer_tokens: int = 1) -> dict[str, Tensor]:
 
 
 class Chain(nn.Module):
-    """Residual tanh layers that mix tokens: h += mean over tokens of tanh(h W_l) V_l; F = sigmoid(mean(h) v)."""
+    """Residual tanh layers that mix tokens: h += c + mean(c), c = tanh(h W_l) V_l; F = sigmoid(mean(h) v)."""
 
     def __init__(self, layers: int = 3, hidden: int = 4, neurons: int = 5, seed: int = 0):
         super().__init__()
@@ -94,9 +101,17 @@ def tiny_vl(family: str = "qwen2_5_vl", dtype: torch.dtype = torch.float32, seed
     text = TEXT | {"bos_token_id": EOS, "eos_token_id": EOS}
     if family == "qwen2_5_vl":
         vision = VISION | {"depth": 3, "fullatt_block_indexes": [2]}
-        model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
+        model = Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
+        )
     else:
-        vision = UNGATED | {"depth": 3, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 1, "initializer_range": 0.3}
+        vision = UNGATED | {
+            "depth": 3,
+            "embed_dim": 32,
+            "hidden_size": 32,
+            "mlp_ratio": 1,
+            "initializer_range": 0.3,
+        }
         model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **ids))
     return model.to(dtype).eval().requires_grad_(False)
 
@@ -105,15 +120,24 @@ def questions(grids: list[tuple[int, int]], lengths: list[int], seed: int = 0) -
     """One question a sample, right-padded, the last three real tokens its answer.
 
     Args:
-        grids: height and width of each picture in patches (multiples of 2); (0, 0) throughout for no pictures.
+        grids: height and width of each picture in patches (multiples of 2); (0, 0) throughout for no
+            pictures.
         lengths: text tokens of each sample.
         seed: sample i's text and picture depend on seed and i alone, not on the rest of the batch.
     """
-    rows = [_question(h, w, length, 1000 * seed + index) for index, ((h, w), length) in enumerate(zip(grids, lengths))]
+    rows = [
+        _question(h, w, length, 1000 * seed + index)
+        for index, ((h, w), length) in enumerate(zip(grids, lengths, strict=False))
+    ]
     width = max(len(row["input_ids"]) for row in rows)
     batch = {
         key: torch.stack([_pad(row[key], width, fill) for row in rows])
-        for key, fill in (("input_ids", PAD), ("labels", IGNORED), ("attention_mask", 0), ("mm_token_type_ids", 0))
+        for key, fill in (
+            ("input_ids", PAD),
+            ("labels", IGNORED),
+            ("attention_mask", 0),
+            ("mm_token_type_ids", 0),
+        )
     }
     if grids[0] == (0, 0):
         return batch
@@ -139,3 +163,33 @@ def _question(height: int, width: int, length: int, seed: int) -> dict[str, Tens
 
 def _pad(row: Tensor, width: int, fill: int) -> Tensor:
     return torch.cat([row, torch.full((width - len(row),), fill)])
+
+
+# Hand-made: 2 samples, 3 tokens, 2 neurons; neuron 1 of sample 0 is silent at token 0
+ACTIVATION = [[[0.1, 0.0], [0.2, 0.1], [0.0, 0.3]], [[0.3, 0.1], [0.1, 0.1], [0.1, 0.1]]]
+SUMS = torch.tensor([[0.3, 0.4], [0.5, 0.3]])  # over tokens
+WEIGHT = torch.tensor([0.8, -0.4])
+
+
+def toy_scores(model, batch, **choices) -> Scores:
+    """Scores of a toy, top_k 1 unless told."""
+    return attribute(model, batch, "text", **({"top_k": 1} | choices), ffns=model.ffns, fingerprint="toy")
+
+
+def linear_head(outs: list[Tensor]) -> Tensor:
+    """F = 0.5 + sum over layers, tokens, neurons of weight * activation."""
+    return 0.5 + sum((out @ WEIGHT).sum(1) for out in outs)
+
+
+def square_head(outs: list[Tensor]) -> Tensor:
+    return (outs[0] @ WEIGHT).sum(1) ** 2 + 0.1
+
+
+def product_head(outs: list[Tensor]) -> Tensor:
+    """F = product over layers of the sum of all activations."""
+    return torch.stack([out.sum((1, 2)) for out in outs]).prod(0)
+
+
+def decay_head(outs: list[Tensor]) -> Tensor:
+    """log F is linear in the activations."""
+    return torch.exp(-1 - (outs[0] @ WEIGHT).sum(1))

@@ -1,0 +1,137 @@
+"""Greedy, exact and one_pass: a brute-force Algorithm 1, and where the three agree."""
+
+import pytest
+import torch
+from torch import Tensor
+from toys import ACTIVATION, SUMS, Chain, HandMade, chain_batch, hand_batch, product_head, toy_scores
+
+from mipnb.scores import concatenate
+
+# ---- searches
+
+
+def brute_force(model: Chain, hidden: Tensor, score: str, power: int, top_k: int, n_steps: int) -> list[list]:
+    """Algorithm 1 for one sample: each candidate alone, by passes of its own, with right Riemann sums."""
+    layers, neurons, path, table = len(model.outs), model.ffns[0].n_neurons, [], []
+
+    def run(chosen: list[tuple[int, int]], alpha: float):
+        state, kept = hidden[None], []
+        for layer in range(layers):
+            activation = torch.tanh(state @ model.ins[layer].weight.T + model.ins[layer].bias)
+            scale = torch.ones(neurons)
+            for other, neuron in chosen:
+                if other == layer:
+                    scale[neuron] = alpha
+            scaled = activation * scale
+            scaled = scaled if scaled.requires_grad else scaled.requires_grad_()
+            kept.append((activation, scaled))
+            change = scaled @ model.outs[layer].weight.T
+            state = state + change + change.mean(1, keepdim=True)
+        value = (state.mean(1) @ model.read).sigmoid().squeeze()
+        gradients = torch.autograd.grad(value if power == 1 else value.log(), [scaled for _, scaled in kept])
+        return [activation[0] for activation, _ in kept], [gradient[0] for gradient in gradients]
+
+    for layer in range(layers):
+        row = []
+        for candidate in range(neurons):
+            chosen = [*path, (layer, candidate)]
+            steps = [run(chosen, k / n_steps) for k in range(1, n_steps + 1)]
+            original = steps[-1][0]  # at alpha = 1
+            if score == "joint":
+                activation = sum(original[a][:, n] for a, n in chosen)
+                gradient = sum(grads[a][:, n] ** power for _, grads in steps for a, n in chosen) / n_steps
+                row.append((activation * gradient).sum().item())
+            else:
+                own = [(acts[layer] * grads[layer])[:, candidate].sum() ** power for acts, grads in steps]
+                row.append((sum(own) / n_steps).item())
+        table.append(row)
+        best = sorted(range(neurons), key=lambda neuron: -row[neuron])[:top_k]
+        path += [(layer, neuron) for neuron in best]
+    return table
+
+
+@pytest.mark.parametrize("score", ["joint", "complete"])
+@pytest.mark.parametrize("kind", ["igi", "ifi"])
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_exact_is_algorithm_1_with_each_candidate_alone(score, kind, top_k):
+    model, batch = Chain(), chain_batch()
+    values = toy_scores(model, batch, kind=kind, score=score, search="exact", top_k=top_k, n_steps=3).values
+    for sample, hidden in enumerate(batch["hidden"]):
+        expected = brute_force(model, hidden, score, 1 if kind == "igi" else 2, top_k, 3)
+        assert torch.allclose(values[sample], torch.tensor(expected), rtol=1e-4, atol=1e-6)
+
+
+def one_factor_a_layer(outs: list[Tensor]) -> Tensor:
+    """Products across layers, sums within one: a candidate's gradient ignores its own layer's gates."""
+    return (0.5 + (outs[0] @ torch.tensor([0.3, 0.2])).sum(1)) * (
+        0.5 + (outs[1] @ torch.tensor([0.1, 0.4])).sum(1)
+    )
+
+
+def neurons_meet(outs: list[Tensor]) -> Tensor:
+    """A product within layer 0."""
+    return 0.1 + outs[0].sum(1).prod(-1) + 0.1 * outs[1].sum((1, 2))
+
+
+def test_greedy_is_exact_where_neurons_of_a_layer_do_not_interact():
+    model, batch = HandMade(2, 2, one_factor_a_layer), hand_batch(ACTIVATION, ACTIVATION[::-1])
+    found = [toy_scores(model, batch, search=search).values for search in ("greedy", "exact")]
+    assert torch.allclose(*found, atol=1e-6)
+
+
+def test_joint_scores_are_exact_only_where_the_path_does_not_feel_the_layer():
+    model, batch = HandMade(2, 2, one_factor_a_layer), hand_batch(ACTIVATION, ACTIVATION[::-1])
+    greedy, exact = (
+        toy_scores(model, batch, score="joint", search=search).values for search in ("greedy", "exact")
+    )
+    assert torch.allclose(greedy[:, 0], exact[:, 0], atol=1e-6)
+    # the path's own gradient is taken with the whole layer scaled in one, with one candidate in the other
+    assert not torch.allclose(greedy[:, 1], exact[:, 1], atol=1e-3)
+
+
+def test_greedy_differs_from_exact_where_they_do():
+    model, batch = HandMade(2, 2, neurons_meet), hand_batch(ACTIVATION, ACTIVATION[::-1])
+    found = [
+        toy_scores(model, batch, search=search, rule="gauss").values[:, 0] for search in ("greedy", "exact")
+    ]
+    product = SUMS.prod(-1, keepdim=True).expand(-1, 2)
+    assert torch.allclose(found[0], product / 2, atol=1e-6)  # both scaled: half of the product each
+    assert torch.allclose(found[1], product, atol=1e-6)  # alone: all of it
+
+
+def test_the_path_of_the_layers_below_is_each_samples_own():
+    batch = hand_batch([[[0.6, 0.1]] * 2, [[0.1, 0.6]] * 2], [[[0.1, 0.2]] * 2] * 2)
+    model = HandMade(2, 2, product_head)
+    values = toy_scores(model, batch, score="joint", rule="gauss").values
+    assert torch.allclose(values[0, 1], values[1, 1])  # mirrored samples, mirrored paths
+    alone = [
+        toy_scores(
+            model, {key: tensor[row : row + 1] for key, tensor in batch.items()}, score="joint", rule="gauss"
+        )
+        for row in range(2)
+    ]
+    assert torch.allclose(values, concatenate(alone).values, atol=1e-6)
+
+
+def test_one_pass_needs_no_path_for_complete_scores():
+    model, batch = Chain(), chain_batch()
+    found = [toy_scores(model, batch, search="one_pass", top_k=top_k).values for top_k in (1, 4)]
+    assert torch.equal(*found)
+    assert not torch.equal(
+        *(toy_scores(model, batch, search="greedy", top_k=top_k).values[:, 1] for top_k in (1, 4))
+    )
+
+
+# ---- batching
+
+
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+@pytest.mark.parametrize("score", ["joint", "complete"])
+def test_scores_do_not_depend_on_batch_or_chunks(search, score):
+    model, batch = Chain(), chain_batch(samples=5)
+    whole = toy_scores(model, batch, search=search, score=score, top_k=2, max_rows=1000)
+    for max_rows in (1, 2, 3, 7, 20):
+        part = toy_scores(model, batch, search=search, score=score, top_k=2, max_rows=max_rows)
+        assert torch.allclose(part.values, whole.values, atol=1e-5)
+        assert part.gap is None or torch.allclose(part.gap, whole.gap, atol=1e-4)
+        assert torch.allclose(part.f_full, whole.f_full)
