@@ -162,6 +162,8 @@ def overlap(a: NeuronPath, b: NeuronPath) -> list[float]:
             raise ValueError(
                 f"paths of different {name} cannot be compared: {getattr(a, name)}, {getattr(b, name)}"
             )
+    if len(a.layers) != len(b.layers):
+        raise ValueError(f"paths of different number of layers: {len(a.layers)}, {len(b.layers)}")
     pairs = [(set(first), set(second)) for first, second in zip(a.layers, b.layers, strict=True)]
     return [len(first & second) / len(first | second) if first | second else 1.0 for first, second in pairs]
 
