@@ -1,0 +1,182 @@
+"""The tidy table of results: one row a model, split, task and metric; and what unlearning did, read off it.
+
+Splits are design.md's, with the unseen view (Test_Set) apart for people to forget and people to keep:
+`test_forget`, `test_retain`; `test` stands for the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mipnb.artefacts import atomic_path
+from mipnb.generation import evaluate, generate
+from mipnb.metrics import interval, marks
+
+__all__ = [
+    "aggregate", "compare", "evaluate", "forgetting_rate", "generate", "read_results", "retention", "score",
+    "side_by_side", "write_results",
+]  # fmt: skip
+
+LABELS = ["run", "model", "benchmark", "method", "forget_ratio", "seed"]
+CELL = ["split", "task", "modality", "metric"]
+COLUMNS = [*LABELS, *CELL, "value", "n", "low", "high"]
+SPLITS = ("forget", "retain", "test", "test_forget", "test_retain", "celebrity", "holdout")
+TASKS = ("VQA", "QA", "VGEN", "GEN", "CLOZE_VQA", "CLOZE_QA", "FT")
+METRICS = ("accuracy", "n_unparsed", "rougeL", "value_recall")
+MODALITIES = ("image_text", "text")
+
+
+def score(
+    answers: pd.DataFrame, *, run: str, model: str, benchmark: str, method: str, forget_ratio: int, seed: int
+) -> pd.DataFrame:
+    """Mark every answer and average by split, task and metric.
+
+    Args:
+        answers: from `evaluate`.
+        run, model, benchmark, method, forget_ratio, seed: what the answers come from; written into every row.
+
+    Returns:
+        Columns `COLUMNS`. `value` is a mean of marks from 0 to 1 with its 95 % interval low, high
+        (`metrics.interval`), `n` the number of questions; for metric n_unparsed it is a count, without
+        interval.
+    """
+    labels = [run, model, benchmark, method, forget_ratio, seed]
+    marked = _marked(answers)
+    rows = []
+    for key, group in marked.groupby(CELL, sort=False):
+        values, people = group.mark.to_numpy(), group.person_id.to_numpy()
+        if key[-1] == "unparsed":
+            rows.append([*labels, *key[:-1], "n_unparsed", values.sum(), len(values), np.nan, np.nan])
+        else:
+            rows.append([*labels, *key, values.mean(), len(values), *interval(values, people)])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _marked(answers: pd.DataFrame) -> pd.DataFrame:
+    """One row a mark: split, task, modality, metric, person_id, mark."""
+    rows = [
+        (row.split, row.task, row.modality, metric, row.person_id, mark)
+        for row in answers.itertuples(index=False)
+        for metric, mark in marks(row).items()
+    ]
+    return pd.DataFrame(rows, columns=[*CELL, "person_id", "mark"])
+
+
+def forgetting_rate(after: float | pd.Series, vanilla: float | pd.Series) -> float | pd.Series:
+    """1 - after / vanilla: 1 is all forgotten, 0 nothing; NaN where vanilla is 0."""
+    return 1 - retention(after, vanilla)
+
+
+def retention(after: float | pd.Series, vanilla: float | pd.Series) -> float | pd.Series:
+    """after / vanilla: 1 is all kept; NaN where vanilla is 0."""
+    if isinstance(vanilla, pd.Series):
+        return after / vanilla.where(vanilla != 0)
+    return after / vanilla if vanilla else after * np.nan
+
+
+def aggregate(results: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds: columns as before without seed, and n_seeds, sd (between seeds; NaN for one seed).
+
+    low and high are the means of the seeds' intervals: they speak of the questions, sd of the training.
+    """
+    keys = [name for name in LABELS + CELL if name != "seed"]
+    parts = {name: (name, "mean") for name in ("value", "n", "low", "high")}
+    return (
+        results.groupby(keys, sort=False)
+        .agg(**parts, n_seeds=("seed", "nunique"), sd=("value", "std"))
+        .reset_index()
+        .astype({"n": int})
+    )
+
+
+def compare(results: pd.DataFrame, vanilla: str = "vanilla") -> pd.DataFrame:
+    """Every method beside the vanilla model: means over seeds, with forgetting rate and retention.
+
+    Args:
+        results: rows of one or more methods, `vanilla` among them; may hold several seeds.
+        vanilla: the method to compare with.
+
+    Returns:
+        Columns of `aggregate`, then vanilla, forgetting_rate, retention. n_unparsed is left out.
+
+    Raises:
+        ValueError: no vanilla rows for some cell.
+    """
+    means = aggregate(results[results.metric != "n_unparsed"])
+    keys = ["model", "benchmark", "forget_ratio", *CELL]
+    reference = means[means.method == vanilla].drop_duplicates(keys)[[*keys, "value"]]
+    table = means.merge(reference.rename(columns={"value": "vanilla"}), on=keys, how="left", validate="m:1")
+    if table.vanilla.isna().any():
+        missing = table.loc[table.vanilla.isna(), CELL].drop_duplicates().to_numpy().tolist()
+        raise ValueError(f"no rows of method {vanilla!r} for {missing[:3]}; methods found: {_found(results)}")
+    rate, kept = forgetting_rate(table.value, table.vanilla), retention(table.value, table.vanilla)
+    return table.assign(forgetting_rate=rate, retention=kept)
+
+
+def _found(results: pd.DataFrame) -> list[str]:
+    return sorted(results.method.unique().tolist())
+
+
+def side_by_side(results: pd.DataFrame, methods: Iterable[str] | None = None) -> pd.DataFrame:
+    """Means over seeds with one column a method, one row a split, task, modality and metric.
+
+    Raises:
+        ValueError: a method that is not there, or rows of several models, benchmarks or forget ratios.
+    """
+    for name in ("model", "benchmark", "forget_ratio"):
+        if results[name].nunique() != 1:
+            raise ValueError(
+                f"results of {name} {sorted(results[name].unique().tolist())}: choose one to stand side by side"
+            )
+    means = aggregate(results)
+    order = list(means.method.unique()) if methods is None else list(methods)
+    if missing := [name for name in order if name not in set(means.method)]:
+        raise ValueError(f"no results of methods {missing}; found {_found(results)}")
+    wide = means.pivot_table(index=CELL, columns="method", values="value", sort=False)
+    return wide[order].rename_axis(columns=None)
+
+
+def write_results(results: pd.DataFrame, path: str | Path) -> Path:
+    """Write the tidy table whole or not at all, after checking it.
+
+    Raises:
+        ValueError: wrong columns, an unknown split, task, metric or modality, a missing value, or a value
+            outside its interval; nothing is written then.
+    """
+    _check(results)
+    with atomic_path(path) as temporary:
+        results.to_parquet(temporary, index=False)
+    return Path(path)
+
+
+def read_results(*paths: str | Path) -> pd.DataFrame:
+    """The rows of one or more result files, in that order; ValueError names a file whose table is not one."""
+    tables = []
+    for path in paths:
+        tables.append(pd.read_parquet(path))
+        try:
+            _check(tables[-1])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return pd.concat(tables, ignore_index=True)
+
+
+def _check(results: pd.DataFrame) -> None:
+    if list(results.columns) != COLUMNS:
+        raise ValueError(f"results have columns {list(results.columns)}, expected {COLUMNS}")
+    allowed = {"split": SPLITS, "task": TASKS, "metric": METRICS, "modality": MODALITIES}
+    for column, names in allowed.items():
+        if unknown := set(results[column]) - set(names):
+            raise ValueError(f"results have {column} {sorted(map(str, unknown))}, expected some of {names}")
+    if (empty := results[[*LABELS, "value", "n"]].isna().any()).any():
+        raise ValueError(f"results lack values in columns {list(empty[empty].index)}")
+    rates = results[results.metric != "n_unparsed"]
+    outside = ~(rates.value.between(rates.low - 1e-9, rates.high + 1e-9) & rates.value.between(0, 1))
+    if outside.any():
+        raise ValueError(
+            f"{outside.sum()} values lie outside their interval or [0, 1]: {rates[outside].iloc[0].to_dict()}"
+        )
