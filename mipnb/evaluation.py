@@ -129,9 +129,8 @@ def side_by_side(results: pd.DataFrame, methods: Iterable[str] | None = None) ->
     """
     for name in ("model", "benchmark", "forget_ratio"):
         if results[name].nunique() != 1:
-            raise ValueError(
-                f"results of {name} {sorted(results[name].unique().tolist())}: choose one to stand side by side"
-            )
+            found = sorted(results[name].unique().tolist())
+            raise ValueError(f"results of {name} {found}: choose one of them to stand side by side")
     means = aggregate(results)
     order = list(means.method.unique()) if methods is None else list(methods)
     if missing := [name for name in order if name not in set(means.method)]:
