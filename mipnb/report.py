@@ -3,6 +3,7 @@
 import importlib.metadata
 import math
 import platform
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from mipnb import __version__
-from mipnb.artefacts import write_json
+from mipnb.artefacts import atomic_path, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["finish", "peak_memory_gb", "versions"]
+__all__ = ["finish", "peak_memory_gb", "replace_block", "versions"]
 
 USAGE = "usage.json"
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pandas", "matplotlib")
@@ -43,6 +44,31 @@ def finish(folder: str | Path, **settings: Any) -> "pd.DataFrame":
     write_json(Path(folder) / USAGE, usage)
     rows = versions() | settings | usage
     return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
+
+
+def replace_block(path: str | Path, name: str, text: str) -> None:
+    """Replaces what stands in a Markdown file between `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`.
+
+    Args:
+        path: The file, e.g. README.md.
+        name: The block, e.g. `numbers`.
+        text: What it is to hold, Markdown.
+
+    Raises:
+        ValueError: If the file does not have the two markers, once each and in this order.
+    """
+    path = Path(path)
+    before = path.read_text(encoding="utf-8")
+    pattern = rf"(<!-- {re.escape(name)}: begin[^\n]*-->\n)(.*?)(<!-- {re.escape(name)}: end -->)"
+    after, found = re.subn(
+        pattern, lambda match: f"{match[1]}{text.strip()}\n{match[3]}", before, flags=re.DOTALL
+    )
+    if found != 1:
+        raise ValueError(
+            f"{path} has {found} blocks `<!-- {name}: begin -->` to `<!-- {name}: end -->`, expected one"
+        )
+    with atomic_path(path) as temporary:
+        temporary.write_text(after, encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

@@ -246,6 +246,7 @@ def test_a_dead_kernel_is_a_failure(done: Path, capsys):
     code, _, err = run(capsys, "--only", "2", "--force")
     assert code == 1
     assert "its kernel died" in err
+    assert "failed last time" in run(capsys, "--list")[1]
 
 
 def test_a_notebook_must_write_what_the_table_says(done: Path, capsys):
