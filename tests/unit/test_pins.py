@@ -131,6 +131,8 @@ def imported() -> dict[str, Path]:
                 found |= {alias.name.split(".")[0]: path for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 found[node.module.split(".")[0]] = path
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "importorskip":
+                found[node.args[0].value.split(".")[0]] = path
     return found
 
 
