@@ -258,7 +258,7 @@ def test_a_notebook_must_write_what_the_table_says(done: Path, capsys):
     assert states(run(capsys, "--list")[1])["01_numbers"] == "to run"
 
 
-def wait_for(condition, seconds: float = 30) -> None:
+def wait_for(condition, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -306,7 +306,7 @@ def test_two_runs_on_one_folder_are_refused(hanging: subprocess.Popen, fresh: Pa
 
 def test_ctrl_c_is_no_stack_trace(hanging: subprocess.Popen):
     hanging.send_signal(signal.SIGINT)
-    assert hanging.wait(timeout=30) == 130
+    assert hanging.wait(timeout=120) == 130
 
 
 def test_notebooks_run_in_this_python_whatever_is_called_python3(done: Path, capsys, monkeypatch):
