@@ -121,18 +121,13 @@ class Probe:
 
     @cached_property
     def activations(self) -> list[Tensor]:
-        """Original activations w~ of every layer, float32 (positions, n_neurons), zero at padding."""
+        """Original activations w~ of every layer, float32 (positions, n_neurons).
+
+        Padding is among them, and does not count: no answer token attends to it, so its gradients are zero.
+        """
         with torch.no_grad(), captured(self.ffns) as seen:
             answer_value(self.model, self.batch, self.target)
-        kept = [activation.float().reshape(-1, self.n_neurons) for activation in seen]
-        return [activation * self._real(len(activation))[:, None] for activation in kept]
-
-    def _real(self, positions: int) -> Tensor:
-        """1 for every position that is not padding: (positions,)."""
-        mask = self.batch.get("attention_mask")
-        if mask is None or mask.numel() != positions or self.packed:
-            return self.ones(positions)
-        return mask.reshape(-1).float()
+        return [activation.float().reshape(-1, self.n_neurons) for activation in seen]
 
     @cached_property
     def owner(self) -> Tensor:

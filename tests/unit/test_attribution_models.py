@@ -159,8 +159,8 @@ def test_pictures_in_another_order_give_the_scores_in_that_order(any_model):
 @pytest.mark.parametrize(("score", "search"), [*FORMS, ("joint", "exact"), ("complete", "exact")])
 def test_scores_do_not_depend_on_chunks(model, branch, grids, score, search):
     batch = questions(grids, LENGTHS)
-    choices = {"score": score, "search": search, "top_k": 2, "n_steps": 3, "ffns": ffns(model, branch)[:2]}
-    found = [attribute(model, batch, branch, max_rows=rows, **choices).values for rows in (1000, 7, 2)]
+    choices = {"score": score, "search": search, "top_k": 2, "n_steps": 2, "ffns": ffns(model, branch)[:2]}
+    found = [attribute(model, batch, branch, max_rows=rows, **choices).values for rows in (1000, 16, 2)]
     assert close(found[1], found[0])
     assert close(found[2], found[0])
 

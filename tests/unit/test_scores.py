@@ -75,6 +75,12 @@ def test_scores_are_saved_whole_and_read_back(tmp_path):
     assert Scores.load(joint.save(tmp_path / "scores.safetensors")).gap is None
 
 
+def test_names_stay_with_their_samples_when_the_batch_is_cut_up():
+    names = ("alice", "bob", "carol")
+    assert toy_scores(Chain(), chain_batch(), names=names, max_rows=1).names == names
+    assert toy_scores(Chain(), chain_batch()).names == ("0", "1", "2")
+
+
 def test_concatenate_refuses_scores_made_differently():
     first = toy_scores(Chain(), chain_batch())
     assert concatenate([first, first]).values.shape == (6, 3, 5)

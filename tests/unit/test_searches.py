@@ -135,3 +135,14 @@ def test_scores_do_not_depend_on_batch_or_chunks(search, score):
         assert torch.allclose(part.values, whole.values, atol=1e-5)
         assert part.gap is None or torch.allclose(part.gap, whole.gap, atol=1e-4)
         assert torch.allclose(part.f_full, whole.f_full)
+
+
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+@pytest.mark.parametrize("max_rows", [1, 4, 7, 30])
+def test_no_pass_holds_more_than_max_rows(search, max_rows):
+    model, batch, rows = Chain(), chain_batch(samples=5), []
+    hook = model.outs[0].register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    toy_scores(model, batch, search=search, max_rows=max_rows)
+    hook.remove()
+    assert max(rows) <= max_rows
+    assert max(rows) >= min(max_rows, 5)
