@@ -283,6 +283,18 @@ def test_a_pool_visits_all_batches_in_a_new_order_with_their_own_states(model):
     assert pool.frozen == {}, "nothing is kept that does not come round again"
 
 
+def test_the_schedule_and_the_clipping_are_heeded(model, paths, sets):
+    def news(**changed):
+        made, _ = edit(model, paths, *sets, replace(CONFIG, **changed))
+        return torch.cat([part.new.flatten() for part in made.slices])
+
+    found = [news(schedule=name) for name in ("constant", "linear", "cosine")]
+    assert not same_bits(found[0], found[1])
+    assert not same_bits(found[1], found[2])
+    with pytest.raises(ValueError, match="change nothing"):
+        news(clip_norm=0.0, prune_first=False)
+
+
 def test_only_the_answer_loss_reaches_neurons_above_the_layer(model, paths, sets):
     name = ffns(model, "text")[2].output_name + ".weight"
     steered = EditConfig(n_steps=2, layer_index=1, ce_weight=0.0, prune_first=False)
@@ -357,11 +369,22 @@ def test_an_edit_is_refused_where_it_does_not_belong(model, paths):
         made.apply(nn.Linear(2, 2))
 
 
-def test_a_model_changed_at_the_edits_rows_is_refused(model, paths):
+def test_a_model_changed_at_the_edits_rows_is_refused(model, paths, monkeypatch):
     made = prune(model, paths)
     part = made.slices[0]
     part.write(model, part.old + 1)
     with pytest.raises(ValueError, match=f"1 of {len(made.slices)} weights"):
+        made.apply(model)
+    # a fingerprint is a sample of the values, and may overlook it
+    monkeypatch.setattr("mipnb.edits.fingerprint", lambda model: made.fingerprint)
+    with pytest.raises(ValueError, match=f"1 of {len(made.slices)} weights"):
+        made.apply(model)
+
+
+def test_a_model_changed_elsewhere_is_refused(model, paths):
+    made = prune(model, paths)
+    model.get_input_embeddings().weight.mul_(2)
+    with pytest.raises(ValueError, match=f"0 of {len(made.slices)} weights"):
         made.apply(model)
 
 
