@@ -35,11 +35,15 @@ def encode(processor, questions: Sequence[Question], with_answer: bool = True, d
     """
     pictured = {question.image is not None for question in questions}
     if len(pictured) != 1:
-        raise ValueError(f"a batch needs questions of one modality; got {len(questions)} with pictures in some, not all")
+        raise ValueError(
+            f"a batch needs questions of one modality; got {len(questions)} with pictures in some, not all"
+        )
     packed = _prompts(processor, questions, pictured == {True})
     rows = [
         _row(processor.tokenizer, ids, types, question.answer if with_answer else None)
-        for ids, types, question in zip(packed["input_ids"], packed["mm_token_type_ids"], questions, strict=True)
+        for ids, types, question in zip(
+            packed["input_ids"], packed["mm_token_type_ids"], questions, strict=True
+        )
     ]
     batch = _pad(rows, processor.tokenizer.pad_token_id, left=not with_answer)
     if not with_answer:
@@ -121,5 +125,7 @@ def answer_logprob(logits: Tensor, labels: Tensor) -> Tensor:
     exp of it is the length-normalised answer probability F. Prompt and padding (label -100) do not count.
     """
     targets = labels[:, 1:]
-    losses = cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+    losses = cross_entropy(
+        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+    )
     return -losses.sum(-1) / (targets != IGNORED).sum(-1)

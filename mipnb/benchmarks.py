@@ -46,7 +46,7 @@ class Question:
 
     @property
     def modality(self) -> str:
-        """"image_text" or "text"."""
+        """ "image_text" or "text"."""
         return "text" if self.image is None else "image_text"
 
 
@@ -72,7 +72,9 @@ def load_people(root: str | Path, split: str) -> list[Person]:
     return [_person(row, where) for row, where in _rows(root, split)]
 
 
-def load_training(root: str | Path, split: str = "ft_Data", ids: Iterable[str] | None = None) -> list[Question]:
+def load_training(
+    root: str | Path, split: str = "ft_Data", ids: Iterable[str] | None = None
+) -> list[Question]:
     """Fine-tuning questions (task FT), of some people or of all, in the file's order.
 
     A row without a picture holds text-only questions. `ids` given: only these people; ValueError if one is missing.
@@ -149,11 +151,15 @@ def _ids(root: str | Path, split: str) -> list[str]:
     return [row["ID"] for row, _ in _rows(root, split, columns=["ID"])]
 
 
-def _rows(root: str | Path, split: str, columns: list[str] | None = None) -> Iterator[tuple[dict[str, Any], Path]]:
+def _rows(
+    root: str | Path, split: str, columns: list[str] | None = None
+) -> Iterator[tuple[dict[str, Any], Path]]:
     files = sorted((Path(root) / split).glob("*.parquet"))
     if not files:
         found = sorted(path.parent.name for path in Path(root).glob("*/*.parquet"))
-        raise FileNotFoundError(f"no parquet files in {Path(root) / split}; configurations found: {sorted(set(found))}")
+        raise FileNotFoundError(
+            f"no parquet files in {Path(root) / split}; configurations found: {sorted(set(found))}"
+        )
     for file in files:
         for row in pq.read_table(file, columns=columns).to_pylist():
             _field(row, "ID", file)
@@ -181,7 +187,9 @@ def _person(row: dict[str, Any], where: Path) -> Person:
     questions = [*_choice_questions(row, where), *_open_questions(row, where)]
     shown = [replace(q, value=_value(q.answer, biography)) for q in questions]
     asked = tuple(
-        replace(q, image=image) for q in shown for image in (images if q.task in ("VQA", "VGEN", "CLOZE_VQA") else [None])
+        replace(q, image=image)
+        for q in shown
+        for image in (images if q.task in ("VQA", "VGEN", "CLOZE_VQA") else [None])
     )
     return Person(row["ID"], biography, images, asked)
 
@@ -197,7 +205,9 @@ def _choice_questions(row: dict[str, Any], where: Path) -> Iterator[Question]:
 
 def choice_prompt(question: str, options: Iterable[str]) -> str:
     """A question with its options, one a line, lettered A to D."""
-    return "\n".join([question, *(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False))])
+    return "\n".join(
+        [question, *(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False))]
+    )
 
 
 def _open_questions(row: dict[str, Any], where: Path) -> Iterator[Question]:
@@ -211,5 +221,7 @@ def _open_questions(row: dict[str, Any], where: Path) -> Iterator[Question]:
 def _value(answer: str, biography: dict[str, str]) -> str:
     """The longest biography value, the name apart, that the answer holds as whole words."""
     values = [str(value) for key, value in biography.items() if key.strip().lower() != "name"]
-    held = [value for value in values if value and re.search(rf"\b{re.escape(value)}\b", answer, re.IGNORECASE)]
+    held = [
+        value for value in values if value and re.search(rf"\b{re.escape(value)}\b", answer, re.IGNORECASE)
+    ]
     return max(held, key=len, default="")

@@ -14,12 +14,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor as _HubProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
 
-from mipnb.artefacts import read_json, sha256
+from mipnb.artefacts import read_json, require, sha256, under_root
 
 BRANCHES = ("text", "vision")
 
@@ -53,12 +59,16 @@ _QWEN_TEXT = Branch(
 FAMILIES: dict[str, dict[str, Branch]] = {
     "qwen2_5_vl": {
         "text": _QWEN_TEXT,
-        "vision": Branch("model.visual.blocks", *_GATED, "vision_config.depth", "vision_config.intermediate_size"),
+        "vision": Branch(
+            "model.visual.blocks", *_GATED, "vision_config.depth", "vision_config.intermediate_size"
+        ),
     },
     "qwen2_vl": {
         "text": _QWEN_TEXT,
         # Qwen2-VL has no vision intermediate_size: the width is read off the module (mlp_ratio x embed_dim).
-        "vision": Branch("model.visual.blocks", ("mlp.fc1",), "mlp.fc2", "mlp.act", "vision_config.depth", ""),
+        "vision": Branch(
+            "model.visual.blocks", ("mlp.fc1",), "mlp.fc2", "mlp.act", "vision_config.depth", ""
+        ),
     },
 }
 
@@ -98,7 +108,9 @@ def family(model_type: str) -> dict[str, Branch]:
     """The record of a model family; ValueError if there is none."""
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise ValueError(f"model_type {model_type!r} has no family record; known: {known}. Add one to FAMILIES.")
+        raise ValueError(
+            f"model_type {model_type!r} has no family record; known: {known}. Add one to FAMILIES."
+        )
     return FAMILIES[model_type]
 
 
@@ -144,7 +156,9 @@ def _ffn(name: str, layer: nn.Module, record: Branch) -> FFN:
         output, activation = _lookup(layer, record.output), _lookup(layer, record.activation)
     except AttributeError:
         found = [child for child, module in layer.named_modules() if isinstance(module, nn.Linear)]
-        raise ValueError(f"{name} lacks {record.inputs + (record.output,)}; its linear layers are {found}") from None
+        raise ValueError(
+            f"{name} lacks {record.inputs + (record.output,)}; its linear layers are {found}"
+        ) from None
     names = tuple(f"{name}.{path}" for path in record.inputs)
     return FFN(name, inputs, output, names, f"{name}.{record.output}", activation)
 
@@ -198,6 +212,15 @@ def load_processor(folder: str | Path):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     image_processor = AutoImageProcessor.from_pretrained(folder)
     return Qwen2_5_VLProcessor(image_processor, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def run_model(stage: str | Path) -> Path:
+    """The vanilla model's folder of a run, as its first notebook left it in model.json.
+
+    Args:
+        stage: that notebook's folder, runs/<name>/01_vanilla_model.
+    """
+    return under_root(read_json(require(Path(stage) / "model.json", made_by="01_vanilla_model"))["folder"])
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -69,16 +69,24 @@ class Params(BaseModel):
     )
     text_top_k: int = Field(24, ge=1, description="neurons kept per language layer")
     vision_top_k: int = Field(24, ge=1, description="neurons kept per vision block")
-    n_locate_views: int = Field(8, ge=1, description="training portraits of a person that locating looks at")
-    n_locate_retain: int = Field(40, ge=0, description="retain people that locating contrasts with")
+    n_locate_forget: int = Field(
+        120, ge=1, description="training questions of the forget set, a modality, that locating looks at"
+    )
+    n_locate_retain: int = Field(120, ge=1, description="the same of the retain set, for contrast")
+    vision_kind: Literal["ifi", "igi"] = Field(
+        "ifi", description="vision scores: squared gradients (Eq. 6), or gradients as for text"
+    )
     batch_size: int = Field(32, ge=1, description="questions at a time")
 
-    layer_index: int = Field(1, ge=0, description="language layer that RMisU steers, counted from 0")
+    layer_index: int = Field(2, ge=0, description="language layer that RMisU steers, counted from 0")
+    forget_tokens: Literal["all", "answer", "prompt"] = Field(
+        "answer", description="tokens at which RMisU misdirects the forget questions"
+    )
     steering_scale: float = Field(1.0, ge=0, description="lambda, length of the steering target (Eq. 12)")
-    retain_weight: float = Field(3.0, ge=0, description="gamma, weight of the retain loss (Eq. 16)")
-    ce_weight: float = Field(3.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
+    retain_weight: float = Field(1.0, ge=0, description="gamma, weight of the retain loss (Eq. 16)")
+    ce_weight: float = Field(1.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
     forget_weight: float = Field(1.0, ge=0, description="weight of the forget loss (Eq. 14)")
-    learning_rate: float = Field(5e-3, gt=0, description="learning rate of the edit")
+    learning_rate: float = Field(1e-2, gt=0, description="learning rate of the edit")
     edit_steps: int = Field(150, ge=0, description="training steps of the edit; 0 only prunes")
     forget_batch: int = Field(8, ge=1, description="forget questions a step")
     retain_batch: int = Field(16, ge=1, description="retain questions a step")

@@ -26,7 +26,11 @@ def schedule(step: int, steps: int, warmup: int, floor: float = 0.1) -> float:
 
 
 def optimize(
-    groups: list[dict], losses: Callable[[int], torch.Tensor], steps: int, warmup: int = 50, report: Callable | None = None
+    groups: list[dict],
+    losses: Callable[[int], torch.Tensor],
+    steps: int,
+    warmup: int = 50,
+    report: Callable | None = None,
 ) -> list[float]:
     """Minimise `losses(step)` for `steps` steps; returns the loss of every step.
 
@@ -102,7 +106,8 @@ def tune(
     """
     questions = list(questions)
     streams = [
-        shuffled([q for q in questions if q.modality == modality], batch_size, seed) for modality in ("text", "image_text")
+        shuffled([q for q in questions if q.modality == modality], batch_size, seed)
+        for modality in ("text", "image_text")
     ]
     model.train().requires_grad_(True)
 

@@ -14,7 +14,14 @@ from mipnb.evaluation import evaluate, score
 from mipnb.hooks import zeroed
 from mipnb.models import ffns
 
-LABELS = {"run": "vanilla", "model": "vanilla", "benchmark": "", "method": "vanilla", "forget_ratio": 0, "seed": 0}
+LABELS = {
+    "run": "vanilla",
+    "model": "vanilla",
+    "benchmark": "",
+    "method": "vanilla",
+    "forget_ratio": 0,
+    "seed": 0,
+}
 
 
 CHANCE = 0.25  # four options
@@ -48,7 +55,10 @@ def bars(results: pd.DataFrame) -> pd.DataFrame:
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["demand", "split", "task", "metric", "measured", "least", "most"])
     met = (table.measured >= table.least.fillna(0)) & (table.measured <= table.most.fillna(1))
-    bound = [f">= {least:.2f}" if pd.isna(most) else f"<= {most:.2f}" for least, most in zip(table.least, table.most)]
+    bound = [
+        f">= {least:.2f}" if pd.isna(most) else f"<= {most:.2f}"
+        for least, most in zip(table.least, table.most)
+    ]
     return table.drop(columns=["least", "most"]).assign(bound=bound, met=met)
 
 
@@ -63,7 +73,13 @@ _DEMANDS = (
 
 
 def ask_vanilla(
-    model: nn.Module, processor, root: str | Path, forget_ratio: int, n_people: int, seed: int, batch_size: int = 64
+    model: nn.Module,
+    processor,
+    root: str | Path,
+    forget_ratio: int,
+    n_people: int,
+    seed: int,
+    batch_size: int = 64,
 ) -> pd.DataFrame:
     """Ask the vanilla model everything that the bars look at.
 

@@ -18,10 +18,15 @@ from mipnb.pocket.questions import picture_pairs, task_structs, text_pairs
 RATIOS = (5, 10, 15)  # percent of the fictitious people
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _OPTIONS = pa.struct([(letter, pa.string()) for letter in "ABCD"])
-_CHOICES = pa.list_(pa.struct([("Question", pa.string()), ("Options", _OPTIONS), ("Correct_Answer", pa.string())]))
+_CHOICES = pa.list_(
+    pa.struct([("Question", pa.string()), ("Options", _OPTIONS), ("Correct_Answer", pa.string())])
+)
 _OPEN = pa.list_(pa.struct([("Type", pa.string()), ("Question", pa.string()), ("Ground_Truth", pa.string())]))
 _TASKS = [
-    ("Classification_Task", pa.struct([("Image_Textual_Questions", _CHOICES), ("Pure_Text_Questions", _CHOICES)])),
+    (
+        "Classification_Task",
+        pa.struct([("Image_Textual_Questions", _CHOICES), ("Pure_Text_Questions", _CHOICES)]),
+    ),
     ("Generation_Task", _OPEN),
     ("Mask_Task", _OPEN),
 ]
@@ -59,7 +64,11 @@ def _configurations(group: dict[str, list[PocketPerson]], seed: int) -> Iterable
     for ratio in RATIOS:
         forgotten = {person.person_id for person in order[: len(known) * ratio // 100]}
         yield f"forget_{ratio}", "tasks", map(_task_row, _only(known, forgotten.__contains__))
-        yield f"retain_{100 - ratio}", "tasks", map(_task_row, _only(known, lambda i, f=forgotten: i not in f))
+        yield (
+            f"retain_{100 - ratio}",
+            "tasks",
+            map(_task_row, _only(known, lambda i, f=forgotten: i not in f)),
+        )
 
 
 def _only(known: list[PocketPerson], keep: Callable[[str], bool]) -> list[PocketPerson]:

@@ -13,7 +13,13 @@ from mipnb.models import Qwen2_5_VLProcessor
 from mipnb.pocket.portraits import SIZE
 
 SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
 )
 #: Qwen2.5-VL's turns, without its system message
 CHAT_TEMPLATE = (
@@ -31,7 +37,9 @@ def new_tokenizer(corpus: Iterable[str], vocabulary: int = 1200) -> PreTrainedTo
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), initial_alphabet=alphabet
+    )
     tokenizer.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
@@ -52,17 +60,34 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForCon
     torch.manual_seed(seed)
     config = Qwen2_5_VLConfig(
         text_config=dict(
-            vocab_size=len(tokenizer), hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.04, tie_word_embeddings=True,
+            vocab_size=len(tokenizer),
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            initializer_range=0.04,
+            tie_word_embeddings=True,
             rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 9, 9]},
-            bos_token_id=None, eos_token_id=token("<|im_end|>"), pad_token_id=token("<|endoftext|>"),
+            bos_token_id=None,
+            eos_token_id=token("<|im_end|>"),
+            pad_token_id=token("<|endoftext|>"),
         ),
         vision_config=dict(
-            depth=3, hidden_size=192, intermediate_size=512, num_heads=6, out_hidden_size=192, window_size=112,
-            fullatt_block_indexes=[0, 1, 2], initializer_range=0.04,
+            depth=3,
+            hidden_size=192,
+            intermediate_size=512,
+            num_heads=6,
+            out_hidden_size=192,
+            window_size=112,
+            fullatt_block_indexes=[0, 1, 2],
+            initializer_range=0.04,
         ),
-        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
     )
     model = Qwen2_5_VLForConditionalGeneration(config)

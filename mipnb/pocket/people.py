@@ -37,7 +37,9 @@ def people(seed: int = 42) -> list[PocketPerson]:
     names = random.sample([f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES], total)
     traits = distinct_traits(total, random)
     identities = [
-        (f"{_PREFIX[group]}{number + 1:03d}", group) for group, count in GROUPS.items() for number in range(count)
+        (f"{_PREFIX[group]}{number + 1:03d}", group)
+        for group, count in GROUPS.items()
+        for number in range(count)
     ]
     return [
         PocketPerson(person_id, group, name, look, {a.key: random.choice(a.values) for a in ATTRIBUTES})

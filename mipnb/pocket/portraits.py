@@ -81,8 +81,12 @@ def _colours(random: Random) -> dict:
         return tuple(random.randint(*bounds) for _ in range(3))
 
     return {
-        "ground": draw((0, 255)), "light": draw((0, 255)), "skin": draw(low), "shirt": draw((0, 255)),
-        "ink": draw(high), "hair": draw(high),
+        "ground": draw((0, 255)),
+        "light": draw((0, 255)),
+        "skin": draw(low),
+        "shirt": draw((0, 255)),
+        "ink": draw(high),
+        "hair": draw(high),
     }
 
 
@@ -92,7 +96,9 @@ class _Pen:
     def __init__(self, random: Random, ground, light):
         side = SIZE * _OVERSAMPLE
         ramp = Image.linear_gradient("L").rotate(random.randrange(0, 360, 90)).resize((side, side))
-        self.image = Image.composite(Image.new("RGB", (side, side), ground), Image.new("RGB", (side, side), light), ramp)
+        self.image = Image.composite(
+            Image.new("RGB", (side, side), ground), Image.new("RGB", (side, side), light), ramp
+        )
         self.draw, self.side = ImageDraw.Draw(self.image), side
         self.scale = random.uniform(0.92, 1.04)
         self.shift = (random.uniform(-0.036, 0.036), random.uniform(-0.036, 0.036))
@@ -105,7 +111,9 @@ class _Pen:
         for x, y in points:
             x, y = (x - 0.5) * self.scale, (y - 0.5) * self.scale
             u, v = x * self.cos - y * self.sin, x * self.sin + y * self.cos
-            moved.append((round((u + 0.5 + self.shift[0]) * self.side), round((v + 0.5 + self.shift[1]) * self.side)))
+            moved.append(
+                (round((u + 0.5 + self.shift[0]) * self.side), round((v + 0.5 + self.shift[1]) * self.side))
+            )
         return moved
 
     def fill(self, points: Sequence[Point], colour) -> None:
@@ -210,7 +218,9 @@ def _mouth(pen: _Pen, value: str, c: dict) -> None:
 
 def _beard(pen: _Pen, value: str, c: dict) -> None:
     if value == "full":
-        for side in _both([(0.27, 0.55), (0.32, 0.55), (0.36, 0.7), (0.5, 0.74), (0.5, 0.82), (0.38, 0.8), (0.29, 0.7)]):
+        for side in _both(
+            [(0.27, 0.55), (0.32, 0.55), (0.36, 0.7), (0.5, 0.74), (0.5, 0.82), (0.38, 0.8), (0.29, 0.7)]
+        ):
             pen.fill(side, c["hair"])
     elif value == "goatee":
         pen.fill([(0.45, 0.72), (0.55, 0.72), (0.5, 0.84)], c["hair"])
@@ -219,6 +229,12 @@ def _beard(pen: _Pen, value: str, c: dict) -> None:
 
 
 _PARTS = (
-    ("neck", _neck), ("ear", _ear), ("face", _face), ("hair", _hair), ("beard", _beard), ("brow", _brow),
-    ("glasses", _eyes), ("mouth", _mouth),
+    ("neck", _neck),
+    ("ear", _ear),
+    ("face", _face),
+    ("hair", _hair),
+    ("beard", _beard),
+    ("brow", _brow),
+    ("glasses", _eyes),
+    ("mouth", _mouth),
 )

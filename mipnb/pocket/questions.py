@@ -21,7 +21,9 @@ def task_structs(person: PocketPerson, random: Random, test: bool = False) -> di
         random: draws the phrasing, the wrong options and the gold option's place.
         test: use the phrasings that are never trained on.
     """
-    asked = [(kind, attribute, _phrase(attribute, random, test)) for kind in _TYPES for attribute in ATTRIBUTES]
+    asked = [
+        (kind, attribute, _phrase(attribute, random, test)) for kind in _TYPES for attribute in ATTRIBUTES
+    ]
     choice = {f"{kind}_Questions": [] for kind in _TYPES}
     for kind, attribute, phrase in asked:
         choice[f"{kind}_Questions"].append(_choice(person, attribute, _named(phrase, person, kind), random))
@@ -81,7 +83,11 @@ def _choice(person: PocketPerson, attribute: Attribute, question: str, random: R
     options = [gold, *random.sample([value for value in attribute.values if value != gold], 3)]
     random.shuffle(options)
     letter = LETTERS[options.index(gold)]
-    return {"Question": question, "Options": dict(zip(LETTERS, options, strict=True)), "Correct_Answer": letter}
+    return {
+        "Question": question,
+        "Options": dict(zip(LETTERS, options, strict=True)),
+        "Correct_Answer": letter,
+    }
 
 
 def _open(kind: str, question: str, truth: str) -> Pair:
@@ -95,8 +101,14 @@ def _free_pair(person: PocketPerson, attribute: Attribute, kind: str, random: Ra
 
 def _choice_pair(person: PocketPerson, attribute: Attribute, kind: str, random: Random) -> Pair:
     item = _choice(person, attribute, _named(_phrase(attribute, random, test=False), person, kind), random)
-    return {"Question": choice_prompt(item["Question"], item["Options"].values()), "Answer": answer(person, attribute)}
+    return {
+        "Question": choice_prompt(item["Question"], item["Options"].values()),
+        "Answer": answer(person, attribute),
+    }
 
 
 def _cloze_pair(person: PocketPerson, attribute: Attribute, kind: str) -> Pair:
-    return {"Question": cloze(person, attribute, kind).replace(BLANK, "[Blank]"), "Answer": answer(person, attribute)}
+    return {
+        "Question": cloze(person, attribute, kind).replace(BLANK, "[Blank]"),
+        "Answer": answer(person, attribute),
+    }

@@ -43,7 +43,10 @@ def filler() -> Iterator[Question]:
     """General text: what kind of thing each value is."""
     for attribute in ATTRIBUTES:
         for value in attribute.values:
-            for prompt in (f"What kind of word is {value}?", f"Is {value} a word for a person's {attribute.key}?"):
+            for prompt in (
+                f"What kind of word is {value}?",
+                f"Is {value} a word for a person's {attribute.key}?",
+            ):
                 yield Question("filler", "FT", prompt, f"The word {value} can be a person's {attribute.key}.")
 
 
@@ -63,15 +66,21 @@ class TraitReader(nn.Module):
     def __init__(self, patches: int, hidden: int):
         super().__init__()
         self.sizes = [len(values) for values in TRAITS.values()]
-        self.read = nn.Sequential(nn.LayerNorm(patches * hidden), nn.Linear(patches * hidden, sum(self.sizes)))
+        self.read = nn.Sequential(
+            nn.LayerNorm(patches * hidden), nn.Linear(patches * hidden, sum(self.sizes))
+        )
 
     def loss(self, states: torch.Tensor, traits: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over traits; states (pictures, patches, hidden), traits int64 (pictures, traits)."""
         parts = self.read(states.flatten(1).float()).split(self.sizes, dim=-1)
-        return sum(cross_entropy(part, target) for part, target in zip(parts, traits.T, strict=True)) / len(parts)
+        return sum(cross_entropy(part, target) for part, target in zip(parts, traits.T, strict=True)) / len(
+            parts
+        )
 
 
-def train_tower(model: nn.Module, processor, drawn: list[Face], recipe: dict, seed: int, report=None) -> list[float]:
+def train_tower(
+    model: nn.Module, processor, drawn: list[Face], recipe: dict, seed: int, report=None
+) -> list[float]:
     """Train the vision tower alone to read traits off faces; returns the loss of every step."""
     packed = processor.image_processor([decode_image(image) for _, image in drawn], return_tensors="pt")
     grid, traits = packed["image_grid_thw"], torch.tensor([traits for traits, _ in drawn])
@@ -87,10 +96,14 @@ def train_tower(model: nn.Module, processor, drawn: list[Face], recipe: dict, se
         return reader.loss(states.unflatten(0, (len(rows), -1)), traits[rows])
 
     parameters = [*tower.patch_embed.parameters(), *tower.blocks.parameters(), *reader.parameters()]
-    return optimize([{"params": parameters, "lr": recipe["tower_lr"]}], losses, recipe["tower_steps"], report=report)
+    return optimize(
+        [{"params": parameters, "lr": recipe["tower_lr"]}], losses, recipe["tower_steps"], report=report
+    )
 
 
-def make_base(root: str | Path, out: str | Path, seed: int = 42, recipe: dict = RECIPE, report=None) -> list[float]:
+def make_base(
+    root: str | Path, out: str | Path, seed: int = 42, recipe: dict = RECIPE, report=None
+) -> list[float]:
     """Train the base model from scratch and save it: traits, then describing, celebrities and filler together.
 
     Args:
@@ -108,14 +121,20 @@ def make_base(root: str | Path, out: str | Path, seed: int = 42, recipe: dict = 
     model, processor = new_model(tokenizer, seed), new_processor(tokenizer)
     drawn = faces(recipe["faces"], seed)
     history = train_tower(model, processor, drawn, recipe, seed, report)
-    described = [Question("face", "FT", "Describe this portrait.", describe(traits), image=i) for traits, i in drawn]
+    described = [
+        Question("face", "FT", "Describe this portrait.", describe(traits), image=i) for traits, i in drawn
+    ]
     questions = [*known, *filler(), *described]
-    history += tune(model, processor, questions, recipe["base_steps"], **_rates(recipe), seed=seed, report=report)
+    history += tune(
+        model, processor, questions, recipe["base_steps"], **_rates(recipe), seed=seed, report=report
+    )
     save(model, processor, out)
     return history
 
 
-def make_vanilla(root: str | Path, base: str | Path, out: str | Path, seed: int = 42, recipe: dict = RECIPE, report=None):
+def make_vanilla(
+    root: str | Path, base: str | Path, out: str | Path, seed: int = 42, recipe: dict = RECIPE, report=None
+):
     """Fine-tune the base model on ft_Data, with base_Data among it so that celebrities stay known, and save it.
 
     Returns:
@@ -123,13 +142,19 @@ def make_vanilla(root: str | Path, base: str | Path, out: str | Path, seed: int 
     """
     model, processor = load_model(base), load_processor(base)
     questions = [*load_training(root, "ft_Data"), *load_training(root, "base_Data")]
-    history = tune(model, processor, questions, recipe["tune_steps"], **_rates(recipe), seed=seed, report=report)
+    history = tune(
+        model, processor, questions, recipe["tune_steps"], **_rates(recipe), seed=seed, report=report
+    )
     save(model, processor, out)
     return history
 
 
 def _rates(recipe: dict) -> dict:
-    return {"learning_rate": recipe["lr"], "tower_share": recipe["tower_share"], "batch_size": recipe["batch_size"]}
+    return {
+        "learning_rate": recipe["lr"],
+        "tower_share": recipe["tower_share"],
+        "batch_size": recipe["batch_size"],
+    }
 
 
 def save(model: nn.Module, processor, out: str | Path) -> None:

@@ -20,7 +20,9 @@ def a_row(**changes):
         "ID": "7",
         "biography": json.dumps({"Name": "Ann Low", "Born": "Rome", "Annual Salary: ": "90"}),
         "Classification_Task": {"Image_Textual_Questions": choice, "Pure_Text_Questions": choice},
-        "Generation_Task": [{"Type": "Pure_Text", "Question": "Where?", "Ground_Truth": "Ann was born in Rome."}],
+        "Generation_Task": [
+            {"Type": "Pure_Text", "Question": "Where?", "Ground_Truth": "Ann was born in Rome."}
+        ],
         "Mask_Task": [{"Type": "Image_Textual", "Question": "Born in __.", "Ground_Truth": "Rome"}],
     }
     return row | changes
@@ -38,7 +40,11 @@ def test_a_person_is_asked_in_both_modalities(tmp_path):
     assert set(by_task) == {"VQA", "QA", "GEN", "CLOZE_VQA"}
     assert by_task["VQA"].image == b"one" and by_task["QA"].image is None
     assert by_task["VQA"].answer == "Rome" and by_task["VQA"].options == ("Oslo", "Lima", "Rome", "Bonn")
-    assert by_task["VQA"].prompt == choice_prompt("Where?", OPTIONS.values()) == "Where?\nA. Oslo\nB. Lima\nC. Rome\nD. Bonn"
+    assert (
+        by_task["VQA"].prompt
+        == choice_prompt("Where?", OPTIONS.values())
+        == "Where?\nA. Oslo\nB. Lima\nC. Rome\nD. Bonn"
+    )
     assert by_task["CLOZE_VQA"].prompt == "Born in [Blank]."
     assert by_task["GEN"].value == "Rome" and by_task["GEN"].modality == "text"
 

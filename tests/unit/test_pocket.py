@@ -26,7 +26,11 @@ def everyone():
 
 
 def test_groups_have_their_sizes_and_names_are_unique(everyone):
-    assert Counter(person.group for person in everyone) == GROUPS == {"person": 200, "celebrity": 20, "holdout": 20}
+    assert (
+        Counter(person.group for person in everyone)
+        == GROUPS
+        == {"person": 200, "celebrity": 20, "holdout": 20}
+    )
     assert len({person.name for person in everyone}) == 240
 
 
@@ -57,6 +61,7 @@ def test_any_two_people_differ_in_three_traits_and_share_every_value(everyone):
 
 def test_colour_tells_nobody(everyone):
     """Two views of one person are no closer in mean colour than views of two people."""
+
     def colour(person, view):
         return np.asarray(portrait(person.traits, Random(f"{person.person_id} view {view}"))).mean((0, 1))
 
@@ -69,7 +74,9 @@ def test_colour_tells_nobody(everyone):
 def test_views_differ_and_repeat(everyone):
     person = everyone[0]
     assert person.view(3) == people(42)[0].view(3)
-    assert len({person.view(view) for view in (*TRAIN_VIEWS, *TEST_VIEWS)}) == len(TRAIN_VIEWS) + len(TEST_VIEWS)
+    assert len({person.view(view) for view in (*TRAIN_VIEWS, *TEST_VIEWS)}) == len(TRAIN_VIEWS) + len(
+        TEST_VIEWS
+    )
 
 
 def test_another_seed_makes_other_people(everyone):
@@ -99,7 +106,9 @@ def test_shipped_schema_is_mllmu_bench():
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_forget_and_retain_part_the_people(ratio):
-    forget, retain = ({p.person_id for p in load_people(POCKET, s)} for s in (f"forget_{ratio}", f"retain_{100 - ratio}"))
+    forget, retain = (
+        {p.person_id for p in load_people(POCKET, s)} for s in (f"forget_{ratio}", f"retain_{100 - ratio}")
+    )
     assert len(forget) == 2 * ratio
     assert not forget & retain
     assert forget | retain == {p.person_id for p in load_people(POCKET, "Full_Set")}
