@@ -157,7 +157,7 @@ def _ffn(name: str, layer: nn.Module, record: Branch) -> FFN:
     except AttributeError:
         found = [child for child, module in layer.named_modules() if isinstance(module, nn.Linear)]
         raise ValueError(
-            f"{name} lacks {record.inputs + (record.output,)}; its linear layers are {found}"
+            f"{name} lacks {(*record.inputs, record.output)}; its linear layers are {found}"
         ) from None
     names = tuple(f"{name}.{path}" for path in record.inputs)
     return FFN(name, inputs, output, names, f"{name}.{record.output}", activation)

@@ -57,7 +57,7 @@ def bars(results: pd.DataFrame) -> pd.DataFrame:
     met = (table.measured >= table.least.fillna(0)) & (table.measured <= table.most.fillna(1))
     bound = [
         f">= {least:.2f}" if pd.isna(most) else f"<= {most:.2f}"
-        for least, most in zip(table.least, table.most)
+        for least, most in zip(table.least, table.most, strict=False)
     ]
     return table.drop(columns=["least", "most"]).assign(bound=bound, met=met)
 

@@ -38,15 +38,18 @@ def test_a_person_is_asked_in_both_modalities(tmp_path):
     (person,) = load_people(tmp_path, "forget_5")
     by_task = {question.task: question for question in person.questions}
     assert set(by_task) == {"VQA", "QA", "GEN", "CLOZE_VQA"}
-    assert by_task["VQA"].image == b"one" and by_task["QA"].image is None
-    assert by_task["VQA"].answer == "Rome" and by_task["VQA"].options == ("Oslo", "Lima", "Rome", "Bonn")
+    assert by_task["VQA"].image == b"one"
+    assert by_task["QA"].image is None
+    assert by_task["VQA"].answer == "Rome"
+    assert by_task["VQA"].options == ("Oslo", "Lima", "Rome", "Bonn")
     assert (
         by_task["VQA"].prompt
         == choice_prompt("Where?", OPTIONS.values())
         == "Where?\nA. Oslo\nB. Lima\nC. Rome\nD. Bonn"
     )
     assert by_task["CLOZE_VQA"].prompt == "Born in [Blank]."
-    assert by_task["GEN"].value == "Rome" and by_task["GEN"].modality == "text"
+    assert by_task["GEN"].value == "Rome"
+    assert by_task["GEN"].modality == "text"
 
 
 def test_every_altered_image_asks_the_image_questions(tmp_path):
