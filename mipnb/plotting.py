@@ -54,9 +54,6 @@ def set_theme() -> None:
             "figure.dpi": 110,
             "legend.frameon": False,
             "lines.linewidth": 1.2,
-            "pdf.fonttype": 42,
-            "ps.fonttype": 42,
-            "svg.hashsalt": "mipnb",
         }
     )
 
@@ -135,7 +132,7 @@ def score_map(
         order: "neuron", or "rank": each layer's values sorted, largest first.
         label: of the colour bar; by default the column's name.
     """
-    grid = table.pivot(index="layer", columns="neuron", values=value).sort_index()  # (layers, neurons)
+    grid = table.pivot(index="layer", columns="neuron", values=value)  # (layers, neurons)
     values = grid.to_numpy()
     if order == "rank":
         values = -np.sort(-values, axis=1)

@@ -1,6 +1,6 @@
 """What can be true of a pocket person, and how it is asked: attributes, values, sentences, training and test phrasings.
 
-Every attribute has ten or twelve values shared by many people; the two city attributes share one list of values. Values are drawn
+Every attribute has ten or twelve values shared by many people; the two city attributes share one list. Values are drawn
 independently, so no answer follows from another nor from a name. `TEST` phrasings are never trained on.
 """
 
