@@ -1,0 +1,137 @@
+"""Locating over many questions: scores of a whole set, by person, and what can be read off them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from mipnb import models
+from mipnb.attribution import attribute
+from mipnb.batches import encode
+from mipnb.benchmarks import Question
+from mipnb.rules import RULES
+from mipnb.scores import Scores, concatenate
+
+TEXT, IMAGE_TEXT = "text", "image_text"
+#: which branch is scored on which questions; the names of the score files
+PAIRS = {"text": ("text", TEXT), "text_pictured": ("text", IMAGE_TEXT), "vision": ("vision", IMAGE_TEXT)}
+
+
+def of_modality(questions: Iterable[Question], modality: str) -> list[Question]:
+    """The questions with a picture ("image_text"), or those without ("text")."""
+    return [question for question in questions if question.modality == modality]
+
+
+def question_names(questions: Iterable[Question]) -> list[str]:
+    """A name a question, "<person>/<how manieth of this person's>"; unique within the list."""
+    seen: Counter[str] = Counter()
+    names = []
+    for question in questions:
+        names.append(f"{question.person_id}/{seen[question.person_id]}")
+        seen[question.person_id] += 1
+    return names
+
+
+def locate(
+    model: nn.Module,
+    processor,
+    questions: Sequence[Question],
+    branch: str,
+    batch_size: int = 32,
+    device: str = "cpu",
+    **choices: Any,
+) -> Scores:
+    """Score every neuron of a branch for every question, batch by batch.
+
+    Args:
+        model, processor: from `load_model`, `load_processor`.
+        questions: of one modality; with pictures for the vision branch.
+        branch: "text" or "vision".
+        batch_size: questions at a time.
+        device: where the model is.
+        **choices: of `attribute`: kind, score, search, n_steps, rule, top_k, ...
+
+    Returns:
+        Scores named by `question_names`.
+
+    Raises:
+        ValueError: no questions, of both modalities, or what `attribute` refuses.
+    """
+    if not questions:
+        raise ValueError(f"there is no question to locate the {branch} branch on; expected at least one")
+    names = question_names(questions)
+    fingerprint = models.fingerprint(model)
+    parts = []
+    for start in range(0, len(questions), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = encode(processor, questions[rows], device=device)
+        parts.append(attribute(model, batch, branch, names=names[rows], fingerprint=fingerprint, **choices))
+    return concatenate(parts)
+
+
+def by_person(scores: Scores) -> dict[str, Scores]:
+    """Each person's rows of scores that `locate` has named, by person, in order of name."""
+    people = [name.rpartition("/")[0] for name in scores.names]
+    parts = {}
+    for person in sorted(set(people)):
+        rows = [index for index, other in enumerate(people) if other == person]
+        names = tuple(scores.names[index] for index in rows)
+        parts[person] = replace(
+            scores, values=scores.values[rows], names=names, f_full=None, f_zero=None, gap=None
+        )
+    return parts
+
+
+def concentration(scores: Scores) -> pd.DataFrame:
+    """How much of all that the scores add up to, the largest hold.
+
+    Mean over samples first, then magnitudes, all layers together.
+
+    Returns:
+        Columns top (share of the neurons, 0 to 1) and held (share of the sum of magnitudes), ascending; the
+        diagonal would be: all neurons alike.
+    """
+    ranked = scores.values.mean(0).abs().flatten().sort(descending=True).values.double()
+    held = ranked.cumsum(0) / ranked.sum()
+    top = torch.arange(1, len(ranked) + 1, dtype=torch.float64) / len(ranked)
+    return pd.DataFrame({"top": top.numpy(), "held": held.numpy()})
+
+
+def held_by(scores: Scores, top: float) -> float:
+    """The share of the sum of magnitudes that the top share of neurons holds (at least one neuron)."""
+    curve = concentration(scores)
+    return float(curve.held.iloc[max(1, round(top * len(curve))) - 1])
+
+
+def gap_by_steps(
+    model: nn.Module,
+    processor,
+    questions: Sequence[Question],
+    branch: str,
+    steps: Sequence[int],
+    rules: Sequence[str] = RULES,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """The completeness gap of integrated gradients, all layers scaled together, by rule and number of steps.
+
+    Returns:
+        One row a rule, m and question: branch, rule, n_steps, name, gap.
+    """
+    batch, names = encode(processor, questions, device=device), question_names(questions)
+    rows = []
+    for rule in rules:
+        for n_steps in steps:
+            found = attribute(
+                model, batch, branch, kind="igi", search="one_pass", n_steps=n_steps, rule=rule, top_k=1
+            )
+            rows += [
+                (branch, rule, n_steps, name, gap)
+                for name, gap in zip(names, found.gap.tolist(), strict=True)
+            ]
+    return pd.DataFrame(rows, columns=["branch", "rule", "n_steps", "name", "gap"])

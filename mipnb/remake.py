@@ -1,0 +1,79 @@
+"""The vanilla model of a run: the shipped one or one trained anew, its parts, and the note by which others find it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from mipnb.artefacts import project_root, write_json
+from mipnb.models import BRANCHES, FAMILIES, ffns, fingerprint
+from mipnb.pocket.recipe import RECIPE, make_base, make_vanilla
+
+
+def remake(
+    root: str | Path, folder: str | Path, seed: int, recipe: dict = RECIPE, report: Callable | None = print
+) -> tuple[Path, pd.DataFrame]:
+    """Train base and then vanilla into `folder`/base and `folder`/vanilla.
+
+    Args:
+        root: the pocket benchmark.
+        folder: of the notebook.
+        seed: of weights and order.
+        recipe: see `pocket.recipe.RECIPE`.
+        report: told a line every 100 steps.
+
+    Returns:
+        The vanilla model's folder; the losses: phase (tower, base, vanilla), step, loss.
+    """
+    folder = Path(folder)
+    base, vanilla = folder / "base", folder / "vanilla"
+    losses = make_base(root, base, seed, recipe, _every_100("base", report))
+    tower, rest = losses[: recipe["tower_steps"]], losses[recipe["tower_steps"] :]
+    tuned = make_vanilla(root, base, vanilla, seed, recipe, _every_100("vanilla", report))
+    phases = {"tower": tower, "base": rest, "vanilla": tuned}
+    rows = [(phase, step, loss) for phase, curve in phases.items() for step, loss in enumerate(curve)]
+    return vanilla, pd.DataFrame(rows, columns=["phase", "step", "loss"])
+
+
+def _every_100(phase: str, report: Callable | None) -> Callable:
+    def tell(step: int, loss: float) -> None:
+        if report and step % 100 == 0:
+            report(f"{phase} step {step}: loss {loss:.3f}")
+
+    return tell
+
+
+def record_model(stage: str | Path, folder: str | Path, model: nn.Module) -> Path:
+    """Write model.json, from which `models.run_model` reads where the run's vanilla model is."""
+    folder, root = Path(folder).resolve(), project_root().resolve()
+    place = folder.relative_to(root) if folder.is_relative_to(root) else folder
+    return write_json(
+        Path(stage) / "model.json", {"folder": place.as_posix(), "fingerprint": fingerprint(model)}
+    )
+
+
+def anatomy(model: nn.Module) -> pd.DataFrame:
+    """What a model consists of: a row a branch, one for all else, and the total.
+
+    Returns:
+        Index part; columns layers, neurons_a_layer, neurons, parameters, in_FFNs (parameters).
+    """
+    counts = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    rows = {}
+    for branch in BRANCHES:
+        nets = ffns(model, branch)
+        prefix = FAMILIES[model.config.model_type][branch].layers + "."
+        weights = tuple(f"{name}." for net in nets for name in (*net.input_names, net.output_name))
+        rows[f"{branch} branch"] = {
+            "layers": len(nets), "neurons_a_layer": nets[0].n_neurons, "neurons": sum(net.n_neurons for net in nets),
+            "parameters": sum(count for name, count in counts.items() if name.startswith(prefix)),
+            "in_FFNs": sum(count for name, count in counts.items() if name.startswith(weights)),
+        }  # fmt: skip
+    rest = sum(counts.values()) - sum(row["parameters"] for row in rows.values())
+    rows["embeddings, connector, norms"] = {"parameters": rest, "in_FFNs": 0}
+    table = pd.DataFrame(rows).T
+    table.loc["all"] = table.sum().where(table.columns != "neurons_a_layer")
+    return table.astype("Int64").rename_axis("part")

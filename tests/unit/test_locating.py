@@ -1,0 +1,83 @@
+"""Scores of many questions: the same as one by one, and what is read off them by hand."""
+
+import pytest
+import torch
+
+from mipnb.attribution import attribute
+from mipnb.batches import encode
+from mipnb.benchmarks import Question, draw_questions, forget_ids, load_training
+from mipnb.locating import (
+    by_person,
+    concentration,
+    gap_by_steps,
+    held_by,
+    locate,
+    of_modality,
+    question_names,
+)
+from mipnb.models import load_model, load_processor
+from mipnb.scores import Scores
+
+ROOT, MODEL = "data/pocket", "data/pocket/vanilla"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(MODEL)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return load_processor(MODEL)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return draw_questions(load_training(ROOT, ids=forget_ids(ROOT, 5)), 3, 0)
+
+
+def _scores(values, names=None):
+    values = torch.tensor(values, dtype=torch.float32)
+    return Scores("text", values, tuple(names or map(str, range(len(values)))), "model")
+
+
+def test_names_tell_person_and_count():
+    asked = [Question(person, "FT", "?", "!") for person in ("b", "a", "b", "b")]
+    assert question_names(asked) == ["b/0", "a/0", "b/1", "b/2"]
+
+
+def test_many_batches_are_the_questions_one_by_one(model, processor, drawn):
+    asked = of_modality(drawn, "image_text")
+    found = locate(model, processor, asked, "vision", batch_size=2, n_steps=2, top_k=3)
+    single = [attribute(model, encode(processor, [q]), "vision", n_steps=2, top_k=3).values[0] for q in asked]
+    torch.testing.assert_close(found.values, torch.stack(single), rtol=1e-2, atol=1e-5)
+    assert list(found.names) == question_names(asked)
+    assert found.parameters["kind"] == "ifi"
+
+
+def test_nothing_to_locate_on_is_refused(model, processor):
+    with pytest.raises(ValueError, match="no question"):
+        locate(model, processor, [], "text")
+
+
+def test_each_person_gets_the_own_rows():
+    parts = by_person(_scores([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]], ["b/0", "a/0", "b/1"]))
+    assert list(parts) == ["a", "b"]
+    assert parts["b"].values.tolist() == [[[1, 2]], [[5, 6]]]
+    assert parts["b"].names == ("b/0", "b/1")
+
+
+def test_concentration_counts_magnitudes_of_the_mean_over_samples():
+    scores = _scores([[[4.0, 0.0], [-1.0, 1.0]], [[2.0, 0.0], [-3.0, -1.0]]])  # mean 3, 0; -2, 0
+    curve = concentration(scores)
+    assert curve.top.tolist() == [0.25, 0.5, 0.75, 1]
+    assert curve.held.tolist() == pytest.approx([0.6, 1, 1, 1])
+    assert held_by(scores, 0.25) == pytest.approx(0.6)
+    assert held_by(scores, 0.001) == pytest.approx(0.6), "at least one neuron"
+
+
+def test_the_gap_closes_with_steps(model, processor, drawn):
+    table = gap_by_steps(model, processor, of_modality(drawn, "text")[:2], "text", (1, 32), ("right",))
+    assert len(table) == 4
+    gap = table.groupby("n_steps").gap.median()
+    assert gap[32] < 0.5 * gap[1]

@@ -1,0 +1,96 @@
+"""Panels and pictures of single notebooks show what their tables say."""
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from mipnb.benchmarks import forget_ids, load_people
+from mipnb.gallery import gallery, portrait_grid, question_table
+from mipnb.panels import (
+    BAD,
+    GOOD,
+    bars_verdict,
+    change_bars,
+    concentration_curves,
+    demand_bars,
+    gap_curves,
+    loss_curves,
+)
+
+ROOT = "data/pocket"
+BARS = pd.DataFrame(
+    [("knows", "forget", "VQA", "accuracy", 1.0, ">= 0.98", True),
+     ("knows", "forget", "QA", "accuracy", 0.5, ">= 0.98", False)],
+    columns=["demand", "split", "task", "metric", "measured", "bound", "met"],
+)  # fmt: skip
+
+
+@pytest.fixture
+def ax():
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+def test_a_missed_demand_is_loud(ax):
+    demand_bars(BARS, ax)
+    assert [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [GOOD, BAD]
+    assert [text.get_text() for text in ax.texts] == ["1.00, met (>= 0.98)", "0.50, MISSED (>= 0.98)"]
+    words = bars_verdict(BARS)
+    assert words.startswith("## ⚠ 1 of 2 bars are MISSED")
+    assert "forget QA accuracy: **0.50**, demanded >= 0.98" in words
+    assert bars_verdict(BARS[:1]) == "All 1 bars are met."
+
+
+def test_losses_of_phases_follow_each_other(ax):
+    history = pd.DataFrame({"phase": ["a", "a", "b"], "step": [0, 1, 0], "loss": [3.0, 1.0, 5.0]})
+    loss_curves(history, ax, smooth=2)
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[0, 1], [2]]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[3, 2], [5]]
+
+
+def test_gap_curves_are_medians_a_rule(ax):
+    rows = [("right", 2, gap) for gap in (0.1, 0.2, 0.9)] + [("gauss", 2, 0.5)]
+    gap_curves(pd.DataFrame(rows, columns=["rule", "n_steps", "gap"]), ax)
+    assert {line.get_label(): line.get_ydata().tolist() for line in ax.lines} == {
+        "right": [0.2],
+        "gauss": [0.5],
+    }
+
+
+def test_concentration_and_change_are_drawn_as_given(ax):
+    concentration_curves(pd.DataFrame({"pair": "text", "top": [0.5, 1.0], "held": [0.8, 1.0]}), ax)
+    assert ax.lines[0].get_ydata().tolist() == [0.8, 1.0]
+    rows = [
+        ("path", "forget", -0.4),
+        ("path", "retain", -0.1),
+        ("random", "forget", 0.0),
+        ("random", "retain", 0.1),
+    ]
+    bars = change_bars(pd.DataFrame(rows, columns=["silenced", "set", "change"]), ax.figure.add_subplot())
+    assert [bar.get_width() for bar in bars.patches] == [-0.4, 0.0, -0.1, 0.1]
+
+
+def test_a_gallery_shows_views_trained_on_and_not(ax):
+    people = forget_ids(ROOT, 5)[:2]
+    table = gallery(ROOT, people, n_training=3, n_unseen=1)
+    assert table["view"].tolist() == ["training 1", "training 2", "training 3", "unseen 1"] * 2
+    assert table.person_id.tolist() == [people[0]] * 4 + [people[1]] * 4
+    assert table.image.nunique() == 8
+    sheet = portrait_grid(table, ax, gap=4).images[0].get_array()
+    size = (sheet.shape[0] + 4) // 2 - 4
+    assert sheet.shape == (2 * size + 4, 4 * (size + 4) - 4, 3)
+    assert (np.asarray(sheet)[size : size + 4] == 255).all(), "white between the rows"
+
+
+def test_a_question_a_task():
+    person = load_people(ROOT, "forget_5")[0]
+    table = question_table(person)
+    assert list(table.index) == ["VQA", "QA", "VGEN", "GEN", "CLOZE_VQA", "CLOZE_QA"]
+    assert (table.picture == "yes").tolist() == [True, False] * 3
+    assert table.prompt["GEN"] == next(q.prompt for q in person.questions if q.task == "GEN")
