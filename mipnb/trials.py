@@ -1,0 +1,179 @@
+"""What notebook 04 asks of an edit: how it is set up, whether it is exact, what trains whom, how small it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from mipnb.artefacts import atomic_path, require
+from mipnb.batches import Batch
+from mipnb.benchmarks import Question, forget_ids, load_training, retain_ids
+from mipnb.edits import Edit, same_bits
+from mipnb.overlay import Overlay, overlay
+from mipnb.paths import NeuronPath
+from mipnb.rmisu import EditConfig, forget_pass, optimiser, pools, retain_pass
+
+#: parameter of a run -> field of EditConfig, where the two names differ
+RENAMED = {"edit_steps": "n_steps"}
+SAME_NAME = (
+    "layer_index", "forget_tokens", "steering_scale", "forget_weight", "retain_weight", "ce_weight", "learning_rate",
+)  # fmt: skip
+#: loss -> the only weight that is not zero when it trains alone
+WEIGHTS = {"L_f": "forget_weight", "L_r": "retain_weight", "L_CE": "ce_weight"}
+
+
+def edit_config(params: BaseModel) -> EditConfig:
+    """RMisU's settings from a run's parameters; what these do not name stays at EditConfig's default."""
+    values = {name: getattr(params, name) for name in SAME_NAME}
+    return EditConfig(**values, **{field: getattr(params, name) for name, field in RENAMED.items()})
+
+
+def edit_questions(root: str | Path, ratio: int) -> tuple[list[Question], list[Question]]:
+    """The training questions of the people to forget, and of those to keep.
+
+    Training views and phrasings only: nothing of Test_Set, and nobody outside the two sets (no celebrities).
+    """
+    return load_training(root, ids=forget_ids(root, ratio)), load_training(root, ids=retain_ids(root, ratio))
+
+
+def load_paths(folder: str | Path, model: nn.Module, index: int | None = None) -> list[NeuronPath]:
+    """The located path of both branches, or the random one of repetition `index`, checked against the model.
+
+    Args:
+        folder: `paths/` of notebook 03.
+        model: the vanilla model.
+        index: which random path; None for the located one.
+
+    Raises:
+        FileNotFoundError: there is no such path.
+        ValueError: a path of another model.
+    """
+    names = [branch if index is None else f"random_{branch}_{index}" for branch in ("text", "vision")]
+    files = [require(Path(folder) / f"{name}.safetensors", made_by="03_paths") for name in names]
+    return [NeuronPath.load(file, model) for file in files]
+
+
+def load_edits(folder: str | Path, seeds: Iterable[int]) -> dict[tuple[str, int], Edit]:
+    """The edits of notebook 04 by (method, seed): prune once (under the first seed), edited and random by seed."""
+    seeds = list(seeds)
+    files = {("prune", seeds[0]): "prune"}
+    files |= {(method, seed): f"{method}_{seed}" for method in ("edited", "random") for seed in seeds}
+    return {
+        key: Edit.load(require(Path(folder) / f"{name}.safetensors", made_by="04_editing"))
+        for key, name in files.items()
+    }
+
+
+def bit_check(model: nn.Module, edit: Edit) -> pd.Series:
+    """Puts an edit into the vanilla model and takes it out again, comparing every number bit for bit.
+
+    Returns:
+        Counts: numbers (of the model), may_change (the edit's rows and columns), changed (while applied),
+            changed_elsewhere (outside the edit's rows and columns while applied; must be 0),
+            changed_after_removal (must be 0).
+    """
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    places: dict[str, Tensor] = {}
+    for part in edit.slices:
+        mask = places.setdefault(
+            part.name, torch.zeros_like(before[part.name], dtype=torch.bool, device="cpu")
+        )
+        mask.index_fill_(part.axis, part.neurons, True)
+    with edit.applied(model):
+        differs = _differences(before, model)
+    changed = sum(int(mask.sum()) for mask in differs.values())
+    inside = sum(int((differs[name] & mask).sum()) for name, mask in places.items() if name in differs)
+    after = sum(int(mask.sum()) for mask in _differences(before, model).values())
+    return pd.Series(
+        {
+            "numbers": sum(tensor.numel() for tensor in before.values()),
+            "may_change": sum(int(mask.sum()) for mask in places.values()),
+            "changed": changed,
+            "changed_elsewhere": changed - inside,
+            "changed_after_removal": after,
+        }
+    )
+
+
+def _differences(before: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Where a model's tensors differ from a copy in any bit: name -> boolean mask, for those that differ."""
+    now = model.state_dict()
+    return {
+        name: _bits_differ(old, now[name]).cpu()
+        for name, old in before.items()
+        if not same_bits(old, now[name])
+    }
+
+
+def _bits_differ(one: Tensor, other: Tensor) -> Tensor:
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
+    return one.contiguous().view(integer) != other.contiguous().view(integer)
+
+
+def gradient_table(
+    model: nn.Module,
+    paths: Sequence[NeuronPath],
+    forget_batches: Sequence[Batch],
+    retain_batches: Sequence[Batch],
+    config: EditConfig,
+) -> pd.DataFrame:
+    """Which loss trains which neurons: norms of the gradients at the pruned path, each loss by itself.
+
+    Returns:
+        One row a branch and layer that has neurons: branch, layer, neurons, L_f, L_r, L_CE.
+    """
+    columns = {}
+    for loss, weight in WEIGHTS.items():
+        alone = replace(config, **{name: float(name == weight) for name in WEIGHTS.values()})
+        trained = overlay(model, paths, silent=True)
+        optimiser(trained, alone)  # decides which neurons are trained at all
+        if loss == "L_f":
+            forget_pass(model, trained, pools(forget_batches, 0, 0), alone)
+        else:
+            retain_pass(model, trained, pools(retain_batches, 0, 1), alone)
+        columns[loss] = _norms(trained)
+    rows = [(part.branch, part.layer, len(part.neurons)) for part in trained.weights]
+    return pd.DataFrame(rows, columns=["branch", "layer", "neurons"]).assign(**columns)
+
+
+def _norms(trained: Overlay) -> list[float]:
+    found = [
+        [tensor.grad for tensor in part.tensors() if tensor.grad is not None] for part in trained.weights
+    ]
+    return [float(sum(gradient.square().sum() for gradient in part)) ** 0.5 for part in found]
+
+
+def gradient_sentence(table: pd.DataFrame) -> str:
+    """Markdown that reads a gradient table: the layers that each loss reaches."""
+    lines = []
+    for loss in WEIGHTS:
+        reached = table[table[loss] > 0].groupby("branch").layer.agg(list)
+        where = "; ".join(f"{branch} {', '.join(map(str, layers))}" for branch, layers in reached.items())
+        lines.append(f"- ${loss.replace('CE', '{CE}')}$ trains the neurons of layers: {where or 'none'}")
+    return "\n".join(lines)
+
+
+def sizes(files: dict[str, Path]) -> pd.DataFrame:
+    """Sizes of files or folders in kilobytes (1000 bytes), and as a share of the last one's."""
+    found = {
+        name: sum(
+            part.stat().st_size for part in ([path] if path.is_file() else Path(path).glob("*.safetensors"))
+        )
+        for name, path in files.items()
+    }
+    table = pd.DataFrame({"kB": {name: size / 1000 for name, size in found.items()}})
+    return table.assign(share=table.kB / table.kB.iloc[-1])
+
+
+def save_edited(model: nn.Module, processor, edit: Edit, folder: str | Path) -> Path:
+    """The model with an edit in it, as a plain transformers folder (weights, processor), whole or not at all."""
+    with edit.applied(model), atomic_path(folder) as temporary:
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+    return Path(folder)
