@@ -92,7 +92,9 @@ class Params(BaseModel):
     retain_batch: int = Field(16, ge=1, description="retain questions a step")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
 
-    n_eval_retain: int = Field(40, ge=1, description="retain people that are asked in the evaluation")
+    n_eval_retain: int = Field(20, ge=1, description="retain people that are asked in the evaluation")
+    eval_batch_size: int = Field(128, ge=1, description="questions answered at a time in the evaluation")
+    max_new_tokens: int = Field(20, ge=1, description="tokens after which an answer is cut off")
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="number type of the weights"
