@@ -46,3 +46,9 @@ def agreement(pairs: Mapping[str, tuple[NeuronPath, NeuronPath]]) -> pd.DataFram
     """One row a pair: what is compared, overlap, by chance."""
     rows = [(what, mean_overlap(*pair), by_chance(*pair)) for what, pair in pairs.items()]
     return pd.DataFrame(rows, columns=["compared", "overlap", "by_chance"])
+
+
+def path_table(path: NeuronPath, label: str = "path") -> pd.DataFrame:
+    """A path's neurons, one a row: path (the label), layer, neuron."""
+    rows = [(label, layer, neuron) for layer, chosen in enumerate(path.layers) for neuron in chosen]
+    return pd.DataFrame(rows, columns=["path", "layer", "neuron"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +107,31 @@ def held_by(scores: Scores, top: float) -> float:
     """The share of the sum of magnitudes that the top share of neurons holds (at least one neuron)."""
     curve = concentration(scores)
     return float(curve.held.iloc[max(1, round(top * len(curve))) - 1])
+
+
+def rank_correlation(a: Scores, b: Scores) -> float:
+    """Spearman's correlation of two mean scores over all neurons of a branch, -1 to 1."""
+    first, second = (pd.Series(scores.values.mean(0).flatten().numpy()) for scores in (a, b))
+    return float(first.rank().corr(second.rank()))
+
+
+def gap_verdict(medians: Mapping[str, float], rule: str, n_steps: int, small: float = 0.1) -> str:
+    """Markdown that says what a completeness gap allows.
+
+    Args:
+        medians: branch -> median gap.
+        rule, n_steps: the integration they were found with.
+        small: the largest gap at which scores count as amounts.
+    """
+    told = " and ".join(f"{gap:.2f} ({branch})" for branch, gap in medians.items())
+    large = [branch for branch, gap in medians.items() if not gap <= small]
+    verdict = f"**Small: the scores are good as amounts** (all at most {small})."
+    if large:
+        verdict = (
+            f"**That is large ({', '.join(large)}): such scores rank neurons, they are no amounts.** Where a model is sure, "
+            "F stays near its end value until most of the activation is gone, and a few points miss the step."
+        )
+    return f"With rule `{rule}` and m = {n_steps} the median gap is {told}. {verdict}"
 
 
 def gap_by_steps(

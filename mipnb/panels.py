@@ -112,3 +112,27 @@ def change_bars(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.set(xlabel="change of F")
     ax.invert_yaxis()
     return ax
+
+
+def path_marks(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Where the chosen neurons of several paths of one branch lie: a tick a neuron, a band a layer, a row a path.
+
+    Args:
+        table: `agreement.path_table` of each path, one below the other.
+        ax: where to draw.
+    """
+    paths, layers = list(dict.fromkeys(table["path"])), sorted(table["layer"].unique())
+    step = 0.8 / len(paths)
+    colours = (BAD, "#888888", GOOD)
+    for index, path in enumerate(paths):
+        for layer in layers:
+            at = table[(table["path"] == path) & (table["layer"] == layer)].neuron
+            offset = layer + (index - (len(paths) - 1) / 2) * step
+            label = path if layer == layers[0] else None
+            ax.eventplot(
+                at, lineoffsets=offset, linelengths=step * 0.9, colors=colours[index % 3], linewidths=1,
+                label=label,
+            )  # fmt: skip
+    ax.set_yticks(layers)
+    ax.set(xlabel="neuron", ylabel="layer", ylim=(layers[-1] + 0.5, layers[0] - 0.5))
+    return ax

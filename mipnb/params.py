@@ -165,9 +165,10 @@ def check_parameters(namespace: dict[str, Any]) -> Params:
 
 
 def _is_plain(name: str, value: Any) -> bool:
-    """Tells whether a name in a notebook's namespace can be a parameter: a plain value, not IPython's."""
+    """Tells whether a name in a notebook's namespace can be a parameter: a plain value, no CONSTANT, not IPython's."""
     return (
         not name.startswith("_")
+        and not name.isupper()
         and name not in {"In", "Out"}
         and isinstance(value, bool | int | float | str | list)
     )

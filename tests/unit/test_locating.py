@@ -10,10 +10,12 @@ from mipnb.locating import (
     by_person,
     concentration,
     gap_by_steps,
+    gap_verdict,
     held_by,
     locate,
     of_modality,
     question_names,
+    rank_correlation,
 )
 from mipnb.models import load_model, load_processor
 from mipnb.scores import Scores
@@ -81,3 +83,17 @@ def test_the_gap_closes_with_steps(model, processor, drawn):
     assert len(table) == 4
     gap = table.groupby("n_steps").gap.median()
     assert gap[32] < 0.5 * gap[1]
+
+
+def test_rank_correlation_is_of_ranks():
+    one, cubed = _scores([[[1.0, 2.0], [3.0, -4.0]]]), _scores([[[1.0, 8.0], [27.0, -64.0]]])
+    assert rank_correlation(one, cubed) == pytest.approx(1)
+    assert rank_correlation(one, _scores([[[-1.0, -2.0], [-3.0, 4.0]]])) == pytest.approx(-1)
+
+
+def test_a_large_gap_is_called_large():
+    words = gap_verdict({"text": 0.05, "vision": 0.4}, "right", 4)
+    assert "m = 4 the median gap is 0.05 (text) and 0.40 (vision)" in words
+    assert "large (vision)" in words
+    assert "good as amounts" in gap_verdict({"text": 0.05}, "right", 4)
+    assert "large" in gap_verdict({"text": float("nan")}, "right", 4)

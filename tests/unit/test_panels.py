@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mipnb.agreement import path_table
 from mipnb.benchmarks import forget_ids, load_people
 from mipnb.gallery import gallery, portrait_grid, question_table
 from mipnb.panels import (
@@ -20,7 +21,9 @@ from mipnb.panels import (
     demand_bars,
     gap_curves,
     loss_curves,
+    path_marks,
 )
+from mipnb.paths import NeuronPath
 
 ROOT = "data/pocket"
 BARS = pd.DataFrame(
@@ -94,3 +97,12 @@ def test_a_question_a_task():
     assert list(table.index) == ["VQA", "QA", "VGEN", "GEN", "CLOZE_VQA", "CLOZE_QA"]
     assert (table.picture == "yes").tolist() == [True, False] * 3
     assert table.prompt["GEN"] == next(q.prompt for q in person.questions if q.task == "GEN")
+
+
+def test_path_marks_are_the_neurons(ax):
+    paths = {label: NeuronPath("text", ((1, 5), (2,)), 9, "model") for label in ("one", "two")}
+    table = pd.concat([path_table(path, label) for label, path in paths.items()])
+    assert table.to_numpy().tolist()[:3] == [["one", 0, 1], ["one", 0, 5], ["one", 1, 2]]
+    marks = path_marks(table, ax).collections
+    assert [mark.get_positions() for mark in marks] == [[1, 5], [2], [1, 5], [2]]
+    assert [text.get_text() for text in ax.legend().get_texts()] == ["one", "two"]

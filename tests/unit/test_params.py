@@ -131,6 +131,10 @@ def test_a_notebook_gets_its_own_parameters_only():
     assert params.model_dump() == {"seed": 3, "n_steps": 2}
 
 
+def test_an_imported_constant_is_no_parameter():
+    assert check_parameters(namespace(seed=3, PAGE=7.0)).model_dump() == {"seed": 3}
+
+
 def test_a_misspelt_name_in_a_notebook_is_refused():
     with pytest.raises(ValueError, match="did you mean n_steps"):
         check_parameters(namespace(n_step=2))
