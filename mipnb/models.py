@@ -24,10 +24,12 @@ from transformers import (
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor as _HubProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
+from transformers.utils.logging import disable_progress_bar
 
 from mipnb.artefacts import read_json, require, sha256, under_root
 
 BRANCHES = ("text", "vision")
+disable_progress_bar()  # a bar in a notebook's output differs from run to run
 
 
 @dataclass(frozen=True)

@@ -177,3 +177,13 @@ def save_edited(model: nn.Module, processor, edit: Edit, folder: str | Path) -> 
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
     return Path(folder)
+
+
+def question_counts(sets: dict[str, Sequence[Question]]) -> pd.DataFrame:
+    """People, and questions by modality, of each set."""
+    rows = {
+        name: {"people": len({question.person_id for question in questions})}
+        | {kind: sum(question.modality == kind for question in questions) for kind in ("text", "image_text")}
+        for name, questions in sets.items()
+    }
+    return pd.DataFrame(rows).T
