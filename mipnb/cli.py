@@ -52,6 +52,13 @@ def _parser() -> argparse.ArgumentParser:
             "build-pocket", help="make the pocket benchmark's files again", allow_abbrev=False
         )
     )
+    publish = commands.add_parser(
+        "publish",
+        help="put a whole run's outputs, figures and numbers into the repository",
+        allow_abbrev=False,
+    )
+    publish.add_argument("--name", metavar="RUN", default="pocket", help="name of the run (default: pocket)")
+    publish.set_defaults(command=_publish)
     return parser
 
 
@@ -112,15 +119,27 @@ def _run(options: argparse.Namespace) -> int:
     return FAILED if failed else 0
 
 
+def _publish(options: argparse.Namespace) -> int:
+    """Publishes a run."""
+    from mipnb.publish import publish
+
+    written = publish(f"runs/{_run_name(options.name)}")
+    print("\n".join(path.relative_to(project_root()).as_posix() for path in written))
+    return 0
+
+
+def _run_name(name: str) -> str:
+    """Returns a run's name, or raises ValueError if it is no plain folder name."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise ValueError(f"--name {name!r}: expected a plain folder name; for another place use -p run_dir")
+    return name
+
+
 def _parameters(options: argparse.Namespace) -> Params:
     """Returns the run's parameters from files, `-p` and `--name`."""
     given = {name: parse_value(value) for name, value in options.given}
     if options.name is not None:
-        if not options.name or Path(options.name).name != options.name or options.name.startswith("."):
-            raise ValueError(
-                f"--name {options.name!r}: expected a plain folder name; for another place use -p run_dir"
-            )
-        given["run_dir"] = f"runs/{options.name}"
+        given["run_dir"] = f"runs/{_run_name(options.name)}"
     return read_parameters([_parameter_file(name) for name in options.params], given)
 
 

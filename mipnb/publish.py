@@ -1,0 +1,206 @@
+"""`mipnb publish`: a whole run at default parameters becomes what the repository shows.
+
+The notebooks get its outputs, `figures/` its figures, README its numbers; sources of cells are never touched.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from nbformat import NotebookNode
+
+from mipnb.artefacts import atomic_path, project_root, read_json, under_root, write_json
+from mipnb.params import Params
+from mipnb.report import USAGE, replace_block
+from mipnb.stages import Stage, load_stages, read_notebook
+from mipnb.state import RECORD, stale_reasons
+
+__all__ = ["publish"]
+
+START = "00_start_here"
+RESULT_FIGURE = "fig05_before_after"
+INJECTED = "injected-parameters"
+SPLITS = ("forget", "test_forget", "retain", "test_retain", "celebrity", "holdout")
+METHODS = ("vanilla", "prune", "edited", "random")
+
+
+def publish(run_dir: str) -> list[Path]:
+    """Copies a run's outputs, figures and numbers into the repository.
+
+    Args:
+        run_dir: the run's folder, from the project's root.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: the run is not whole, up to date and at default parameters, its notebooks do not match the
+            sources, or an output names a folder of this machine; nothing is written then.
+        FileNotFoundError: a file that the run should have is missing.
+    """
+    root, run = project_root(), under_root(run_dir)
+    stages = load_stages(root / "notebooks")
+    check_run(stages, run_dir, run)
+    filled = {
+        stage.notebook: fill(
+            read_notebook(stage.notebook), read_notebook(run / stage.name / "notebook.ipynb")
+        )
+        for stage in stages
+    }
+    if (start := root / "notebooks" / f"{START}.ipynb").exists():
+        filled[start] = fill(read_notebook(start), _executed(start, root))
+    for path, notebook in filled.items():
+        check_outputs(path, notebook, root)
+    blocks = _blocks(stages, run, root)
+    for path, notebook in filled.items():
+        with atomic_path(path) as temporary:
+            nbformat.write(notebook, temporary)
+    figures = copy_figures([run / stage.name / "figures" for stage in stages], root / "figures")
+    for name, text in blocks.items():
+        replace_block(root / "README.md", name, text)
+    return [*filled, *figures, root / "README.md"]
+
+
+def check_run(stages: Sequence[Stage], run_dir: str, run: Path) -> None:
+    """Raises ValueError unless every notebook of the run is up to date at default parameters."""
+    by_name, params = {stage.name: stage for stage in stages}, Params(run_dir=run_dir)
+    problems = [
+        f"{stage.name}: {'; '.join(reasons)}"
+        for stage in stages
+        if (reasons := stale_reasons(stage, params, run, by_name))
+    ]
+    if problems:
+        raise ValueError(
+            f"{run} cannot be published; expected a whole run, up to date, at default parameters, found\n"
+            + "\n".join(problems)
+        )
+
+
+def fill(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
+    """The source notebook with the outputs of an executed copy, counted 1 to n.
+
+    Metadata other than tags, standard error and times of execution are left out, and so is papermill's own cell.
+
+    Raises:
+        ValueError: the executed copy has other cells, a cell that was not executed, or one that failed.
+    """
+    cells = [cell for cell in executed.cells if INJECTED not in cell.metadata.get("tags", ())]
+    if [(cell.cell_type, cell.source) for cell in cells] != [(c.cell_type, c.source) for c in source.cells]:
+        raise ValueError("the executed notebook's cells are not those of its source: run it again")
+    filled, count = nbformat.from_dict(source), 0
+    for cell, done in zip(filled.cells, cells, strict=True):
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = NotebookNode({"tags": list(tags)} if tags else {})
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count, cell.outputs = count, _outputs(done, count)
+    names = ("kernelspec", "language_info")
+    filled.metadata = NotebookNode({name: source.metadata[name] for name in names if name in source.metadata})
+    return filled
+
+
+def _outputs(cell: NotebookNode, count: int) -> list[NotebookNode]:
+    """A cell's outputs, standard error left out, with the count given."""
+    if cell.execution_count is None or any(output.output_type == "error" for output in cell.outputs):
+        raise ValueError(f"a cell was not executed, or failed: {cell.source.splitlines()[:1]}")
+    kept = [nbformat.from_dict(output) for output in cell.outputs if output.get("name") != "stderr"]
+    for output in kept:
+        if "execution_count" in output:
+            output.execution_count = count
+    return kept
+
+
+def check_outputs(path: Path, notebook: NotebookNode, root: Path) -> None:
+    """Raises ValueError if an output names the project's or the user's folder."""
+    private = {str(root), str(root.resolve()), str(Path.home())} - {"/"}
+    for cell in notebook.cells:
+        text = str(cell.get("outputs", ""))
+        if found := [folder for folder in private if folder in text]:
+            raise ValueError(
+                f"{path.name}: the output of `{cell.source.splitlines()[0]}` names {found[0]}; show paths "
+                "relative to the project"
+            )
+
+
+def _executed(notebook: Path, root: Path) -> NotebookNode:
+    """A notebook outside the run, executed in a folder that is thrown away."""
+    from mipnb.execute import execute
+
+    with tempfile.TemporaryDirectory() as folder:
+        execute(notebook, {}, Path(folder), root)
+        return read_notebook(Path(folder) / "notebook.ipynb")
+
+
+def copy_figures(folders: Sequence[Path], target: Path) -> list[Path]:
+    """Copies every figure with its data, and unites the folders' manifests.
+
+    Figures in the target that the manifests do not name stay as they are.
+    """
+    manifest = target / "manifest.json"
+    entries, copied = (read_json(manifest) if manifest.exists() else {}), []
+    for folder in folders:
+        if not (folder / "manifest.json").exists():
+            continue
+        found = read_json(folder / "manifest.json")
+        for name in [file for entry in found.values() for file in entry["files"]]:
+            with atomic_path(target / name) as temporary:
+                shutil.copyfile(folder / name, temporary)
+            copied.append(target / name)
+        entries |= found
+    return [*copied, write_json(manifest, dict(sorted(entries.items())))]
+
+
+def _blocks(stages: Sequence[Stage], run: Path, root: Path) -> dict[str, str]:
+    """README's blocks by name."""
+    results = pd.read_parquet(run / "05_evaluation" / "results.parquet")
+    manifest = read_json(run / "05_evaluation" / "figures" / "manifest.json")
+    caption = manifest[RESULT_FIGURE]["caption"]
+    return {
+        "figure": f"![{caption}](figures/{RESULT_FIGURE}.png)",
+        "notebooks": notebook_table(stages, run, root / "notebooks" / f"{START}.ipynb"),
+        "numbers": numbers(results),
+    }
+
+
+def notebook_table(stages: Sequence[Stage], run: Path, start: Path) -> str:
+    """Markdown: each notebook, what it reads and writes, its minutes and peak memory, its item of the paper."""
+    rows = ["| notebook | reads | writes | minutes | peak GB | paper |", "|---|---|---|---|---|---|"]
+    if start.exists():
+        rows.append(f"| [`{START}`](notebooks/{START}.ipynb) | | | | | {paper_item(start)} |")
+    total = 0.0
+    for stage in stages:
+        seconds = read_json(run / stage.name / RECORD)["seconds"]
+        total += seconds
+        memory = read_json(run / stage.name / USAGE)["peak_memory_gb"]
+        reads = ", ".join(name.split("_")[0] for name in stage.reads) or "data"
+        writes = ", ".join(f"`{name}`" for name in stage.writes)
+        link = f"[`{stage.name}`](notebooks/{stage.name}.ipynb)"
+        item = paper_item(stage.notebook)
+        rows.append(f"| {link} | {reads} | {writes} | {seconds / 60:.1f} | {memory:.1f} | {item} |")
+    return "\n".join([*rows, f"| together | | | {total / 60:.1f} | | |"])
+
+
+def paper_item(notebook: Path) -> str:
+    """What a notebook's first cell says after *Paper item:*, on one line without the closing full stop."""
+    found = re.search(r"\*Paper item:?\*:?\s*(.+)", read_notebook(notebook).cells[0].source, re.DOTALL)
+    return " ".join(found[1].split()).rstrip(".") if found else ""
+
+
+def numbers(results: pd.DataFrame) -> str:
+    """Markdown: means over seeds, a row a split and metric of a task, a column a method."""
+    from mipnb.evaluation import side_by_side
+    from mipnb.plotting import TASK_NAMES
+
+    table = side_by_side(results[results.metric != "n_unparsed"], list(METHODS)).droplevel("modality")
+    rows = [f"| split | task | metric | {' | '.join(METHODS)} |", "|---" * (3 + len(METHODS)) + "|"]
+    for split in SPLITS:
+        for (_, task, metric), values in table[table.index.get_level_values("split") == split].iterrows():
+            marks = " | ".join(f"{value:.2f}" for value in values)
+            rows.append(f"| {split} | {TASK_NAMES.get(task, task)} | {metric} | {marks} |")
+    return "\n".join(rows)
