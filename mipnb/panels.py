@@ -26,8 +26,7 @@ def demand_bars(bars: pd.DataFrame, ax: Axes) -> Axes:
         words = f"{measured:.2f}, {'met' if met else 'MISSED'} ({bound})"
         ax.text(1.02, row, words, va="center", fontsize="small", weight="normal" if met else "bold")
     ax.set_yticks(at, labels)
-    ax.set(xlim=(0, 1), xlabel="measured; the black mark is the demand")
-    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), ylim=(len(bars) - 0.4, -0.6), xlabel="measured; the black mark is the demand")
     return ax
 
 
@@ -109,8 +108,13 @@ def change_bars(table: pd.DataFrame, ax: Axes) -> Axes:
         ax.barh([row + offset for row in range(len(names))], part, 0.38, color=colour, label=group)
     ax.axvline(0, color=MARK, linewidth=0.8)
     ax.set_yticks(range(len(names)), names)
-    ax.set(xlabel="change of F")
-    ax.invert_yaxis()
+    reach = max(0.05, 1.1 * table.change.abs().max())
+    ax.set(
+        xlabel="change of F",
+        ylim=(len(names) - 0.4, -0.6),
+        xlim=(-reach, max(0.02, 1.1 * table.change.max())),
+    )
+    ax.locator_params(axis="x", nbins=5)
     return ax
 
 

@@ -107,11 +107,11 @@ def beside_random(table: pd.DataFrame, path: str, random: Sequence[str], modalit
     }  # fmt: skip
 
 
-def verdict(table: pd.DataFrame, path: str, random: Sequence[str], modality: str) -> str:
-    """`beside_random` in a sentence: true whatever the numbers are."""
+def verdict(table: pd.DataFrame, path: str, random: Sequence[str], modality: str, least: float = 0.01) -> str:
+    """`beside_random` in a sentence: true whatever the numbers are; differences below `least` do not count."""
     found = beside_random(table, path, random, modality)
-    harder = "more than" if found["forget"] < found["random_forget"] else "no more than"
-    kinder = "more" if found["spared"] > found["random_spared"] else "no more"
+    harder = "more than" if found["forget"] < found["random_forget"] - least else "no more than"
+    kinder = "more" if found["spared"] > found["random_spared"] + least else "no more"
     return (
         f"**{path}**, {modality.replace('_', '-')} questions: forget {found['forget']:+.2f}, retain {found['retain']:+.2f}; "
         f"the hardest of {len(random)} random draws moves forget by {found['random_forget']:+.2f}. The path matters "

@@ -76,6 +76,7 @@ def test_the_hardest_random_draw_is_the_yardstick():
         ((-0.4, -0.1), "**more than** random", "**more** specific"),
         ((-0.2, -0.1), "**no more than** random", "**no more** specific"),
         ((-0.4, -0.3), "**more than** random", "**no more** specific"),
+        ((-0.305, -0.05), "**no more than** random", "**no more** specific"),
     ],
 )
 def test_a_verdict_follows_the_numbers(path, harder, kinder):
