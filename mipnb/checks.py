@@ -8,7 +8,7 @@ from mipnb.params import Params
 from mipnb.stages import Stage
 from mipnb.state import outputs
 
-__all__ = ["check_artefacts", "check_inputs"]
+__all__ = ["check_artefacts", "check_inputs", "check_rows"]
 
 
 def check_inputs(params: Params, taken: Collection[str]) -> None:
@@ -45,6 +45,22 @@ def _check_benchmark(params: Params, with_ratio: bool) -> None:
             f"forget_ratio = {params.forget_ratio}: {folder} has no forget_{params.forget_ratio}; "
             f"it has the ratios {', '.join(map(str, ratios)) or '(none)'}"
         )
+
+
+def check_rows(params: Params, taken: Collection[str]) -> None:
+    """Reads every row that the notebooks will read, so that one that lacks a field is told before any work.
+
+    Raises:
+        ValueError: Naming file, ID and field.
+    """
+    if not {"benchmark_dir", "forget_ratio"} <= set(taken):
+        return
+    from mipnb import benchmarks
+
+    root = under_root(params.benchmark_dir)
+    benchmarks.load_training(root, ids=None)
+    benchmarks.forget_ids(root, params.forget_ratio)
+    benchmarks.evaluation_questions(root, params.forget_ratio, 1, params.seed)
 
 
 def _check_model(name: str, folder: str) -> None:

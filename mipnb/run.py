@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from mipnb.artefacts import project_root, stage_dir, under_root, write_json
-from mipnb.checks import check_artefacts, check_inputs
+from mipnb.checks import check_artefacts, check_inputs, check_rows
 from mipnb.outcome import Outcome
 from mipnb.params import Params
 from mipnb.report import USAGE
@@ -119,6 +119,7 @@ def _check(plan: Plan) -> None:
         if reads:
             check_artefacts(plan.stages[name], plan.stages, plan.run)
     check_inputs(plan.params, plan.taken)
+    check_rows(plan.params, plan.taken)
 
 
 @contextmanager
