@@ -88,8 +88,8 @@ def concentration_curves(table: pd.DataFrame, ax: Axes) -> Axes:
     """
     for pair, part in table.groupby("pair", sort=False):
         ax.plot(part.top, part.held, color=PAIR_COLOURS[pair], label=pair)
-    ends = [table.top.min(), 1]
-    ax.plot(ends, ends, color=MARK, linestyle=":", linewidth=0.8, label="all alike")
+    top = sorted(table.top.unique())
+    ax.plot(top, top, color=MARK, linestyle=":", linewidth=0.8, label="all alike")
     ax.set(xscale="log", ylim=(0, 1.02), xlabel="top share of neurons", ylabel="share of |scores|")
     ax.legend()
     return ax

@@ -69,6 +69,9 @@ def test_gap_curves_are_medians_a_rule(ax):
 def test_concentration_and_change_are_drawn_as_given(ax):
     concentration_curves(pd.DataFrame({"pair": "text", "top": [0.5, 1.0], "held": [0.8, 1.0]}), ax)
     assert ax.lines[0].get_ydata().tolist() == [0.8, 1.0]
+    curve = pd.DataFrame({"pair": "text", "top": [0.1, 0.5, 1.0], "held": [0.5, 0.8, 1.0]})
+    alike = concentration_curves(curve, ax.figure.add_subplot()).lines[-1]
+    assert alike.get_xydata().tolist() == [[0.1, 0.1], [0.5, 0.5], [1, 1]], "no straight line on a log axis"
     rows = [
         ("path", "forget", -0.4),
         ("path", "retain", -0.1),
