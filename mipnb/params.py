@@ -82,13 +82,16 @@ class Params(BaseModel):
     forget_tokens: Literal["all", "answer", "prompt"] = Field(
         "answer", description="tokens at which RMisU misdirects the forget questions"
     )
+    steering_direction: Literal["input", "shared"] = Field(
+        "shared", description="a direction for each forget input (Eq. 12), or one for all (RMU)"
+    )
     steering_scale: float = Field(1.0, ge=0, description="lambda, length of the steering target (Eq. 12)")
-    retain_weight: float = Field(1.0, ge=0, description="gamma, weight of the retain loss (Eq. 16)")
+    retain_weight: float = Field(3.0, ge=0, description="gamma, weight of the retain loss (Eq. 16)")
     ce_weight: float = Field(1.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
     forget_weight: float = Field(1.0, ge=0, description="weight of the forget loss (Eq. 14)")
     learning_rate: float = Field(1e-2, gt=0, description="learning rate of the edit")
-    edit_steps: int = Field(150, ge=0, description="training steps of the edit; 0 only prunes")
-    forget_batch: int = Field(8, ge=1, description="forget questions a step")
+    edit_steps: int = Field(120, ge=0, description="training steps of the edit; 0 only prunes")
+    forget_batch: int = Field(16, ge=1, description="forget questions a step")
     retain_batch: int = Field(16, ge=1, description="retain questions a step")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
 

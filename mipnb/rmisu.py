@@ -22,6 +22,7 @@ from mipnb.batches import Batch, batches, encode
 from mipnb.benchmarks import Question
 from mipnb.models import text_layers
 from mipnb.overlay import Overlay
+from mipnb.precision import mixed_precision
 from mipnb.steering import (
     DISTANCES,
     FORGET_TOKENS,
@@ -32,6 +33,7 @@ from mipnb.steering import (
     token_mask,
 )
 
+DIRECTIONS = ("input", "shared")
 SCHEDULES = ("constant", "linear", "cosine")
 LOSSES = ("loss_forget", "loss_retain", "loss_ce")
 
@@ -50,6 +52,9 @@ class EditConfig:
         distance: "relative" or "dimension" (see `steering`).
         train_above: whether L_CE trains the text neurons above layer_index.
         prune_first: start from the silenced neurons, not from the vanilla ones.
+        direction: "input": each forget input is steered its own way (Eq. 12); "shared": all the same way, as in
+            RMU (Li et al. 2024). Inputs steered each its own way average out: states shrink toward zero and keep
+            what they said, which the next normalisation brings back.
         redraw: draw every input's direction anew at every visit; else it keeps one.
         schedule: of the learning rate, down to 0: "constant", "linear" or "cosine".
         clip_norm: largest norm of the gradient.
@@ -66,12 +71,14 @@ class EditConfig:
     distance: str = "relative"
     train_above: bool = True
     prune_first: bool = True
+    direction: str = "input"
     redraw: bool = False
     schedule: str = "cosine"
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
         choices = {"forget_tokens": FORGET_TOKENS, "distance": DISTANCES, "schedule": SCHEDULES}
+        choices["direction"] = DIRECTIONS
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
@@ -123,8 +130,8 @@ class Pool:
         self.visits += 1
         state = self.frozen.get(index)
         if state is None:
-            with torch.no_grad():
-                state = hidden_state(model, self.batches[index], layer)
+            with torch.no_grad(), mixed_precision():
+                state = hidden_state(model, self.batches[index], layer).float()
             if n_steps > len(self.batches):
                 self.frozen[index] = state
         return index, self.batches[index], state
@@ -142,15 +149,21 @@ def forget_pass(model: nn.Module, trained: Overlay, pools: list[Pool], config: E
     layer, total = text_layers(model)[config.layer_index], 0.0
     for pool in pools:
         index, batch, frozen = pool.draw(model, layer, config.n_steps)
-        seed = [*pool.key, index, pool.visits if config.redraw else 0]
-        target = steering_target(frozen, config.steering_scale, seed)
+        target = steering_target(frozen, config.steering_scale, *_direction(pool, index, config))
         mask = token_mask(batch, config.forget_tokens)
-        with trained.on():
+        with trained.on(), mixed_precision():
             state = hidden_state(model, batch, layer)
         loss = distance(state, target, frozen, mask, config.distance) / len(pools)
         _backward(config.forget_weight * loss)
         total += loss.item()
     return total
+
+
+def _direction(pool: Pool, index: int, config: EditConfig) -> tuple[list[int], bool]:
+    """The seed of the steering directions, and whether inputs share one."""
+    if config.direction == "shared":
+        return pool.key[:1], True
+    return [*pool.key, index, pool.visits if config.redraw else 0], False
 
 
 def retain_pass(
@@ -160,7 +173,7 @@ def retain_pass(
     layer, totals = text_layers(model)[config.layer_index], dict.fromkeys(LOSSES[1:], 0.0)
     for pool in pools:
         _, batch, frozen = pool.draw(model, layer, config.n_steps)
-        with trained.on():
+        with trained.on(), mixed_precision():
             state, logprob = hidden_state_and_logprob(model, batch, layer)
         retain = distance(state, frozen, frozen, token_mask(batch, "all"), config.distance) / len(pools)
         entropy = -logprob.mean() / len(pools)

@@ -93,20 +93,21 @@ def token_mask(batch: Batch, which: str) -> Tensor:
     return real & (answer if which == "answer" else ~answer)
 
 
-def steering_target(frozen: Tensor, scale: float, seed: Sequence[int]) -> Tensor:
+def steering_target(frozen: Tensor, scale: float, seed: Sequence[int], shared: bool = False) -> Tensor:
     """v_f = scale * ||h_frozen||_2 * u (Eq. 12-13): one direction u an input, the norm token by token.
 
     Args:
         frozen: vanilla hidden states (batch, tokens, hidden).
         scale: the adaptive coefficient's factor, lambda.
         seed: integers that fix the directions, drawn on the CPU so that they are the same on every device.
+        shared: one direction for the whole batch (RMU's choice) in place of one an input (Eq. 12).
 
     Returns:
         (batch, tokens, hidden), float32. u is a normalised Gaussian, so uniform on the unit sphere.
     """
     state = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
     generator = torch.Generator().manual_seed(state)
-    gaussian = torch.randn(frozen.shape[0], 1, frozen.shape[-1], generator=generator)  # (batch, 1, hidden)
+    gaussian = torch.randn(1 if shared else frozen.shape[0], 1, frozen.shape[-1], generator=generator)  # (batch or 1, 1, hidden)
     direction = (gaussian / gaussian.norm(dim=-1, keepdim=True)).to(frozen.device)
     return scale * frozen.float().norm(dim=-1, keepdim=True) * direction
 

@@ -11,11 +11,7 @@ from torch import nn
 
 from mipnb.batches import Batch, answer_logprob, encode
 from mipnb.benchmarks import Question
-
-
-def mixed_precision() -> torch.autocast:
-    """bfloat16 matrix products where the processor has them (about twice as fast), else none."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
+from mipnb.precision import mixed_precision
 
 
 def schedule(step: int, steps: int, warmup: int, floor: float = 0.1) -> float:

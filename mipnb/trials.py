@@ -20,7 +20,7 @@ from mipnb.paths import NeuronPath
 from mipnb.rmisu import EditConfig, forget_pass, optimiser, pools, retain_pass
 
 #: parameter of a run -> field of EditConfig, where the two names differ
-RENAMED = {"edit_steps": "n_steps"}
+RENAMED = {"edit_steps": "n_steps", "steering_direction": "direction"}
 SAME_NAME = (
     "layer_index", "forget_tokens", "steering_scale", "forget_weight", "retain_weight", "ce_weight", "learning_rate",
 )  # fmt: skip

@@ -21,7 +21,8 @@ from mipnb.models import checksums, load_model, load_processor
 from mipnb.pocket.facts import ATTRIBUTES, FIRST_NAMES, LAST_NAMES
 from mipnb.pocket.model import new_model, new_processor, new_tokenizer
 from mipnb.pocket.portraits import TRAITS, Traits, describe, draw_traits, encode_jpeg, portrait
-from mipnb.training import mixed_precision, optimize, tune
+from mipnb.precision import mixed_precision
+from mipnb.training import optimize, tune
 
 #: everything the recipe depends on beside the data and the seed
 RECIPE = {
