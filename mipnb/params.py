@@ -67,12 +67,12 @@ class Params(BaseModel):
     aggregate: Literal["mean", "union", "vote"] = Field(
         "mean", description="how questions' scores make one path"
     )
-    text_top_k: int = Field(24, ge=1, description="neurons kept per language layer")
+    text_top_k: int = Field(48, ge=1, description="neurons kept per language layer")
     vision_top_k: int = Field(24, ge=1, description="neurons kept per vision block")
     n_locate_forget: int = Field(
-        120, ge=1, description="training questions of the forget set, a modality, that locating looks at"
+        96, ge=1, description="training questions of the forget set, a modality, that locating looks at"
     )
-    n_locate_retain: int = Field(120, ge=1, description="the same of the retain set, for contrast")
+    n_locate_retain: int = Field(96, ge=1, description="the same of the retain set, for contrast")
     vision_kind: Literal["ifi", "igi"] = Field(
         "ifi", description="vision scores: squared gradients (Eq. 6), or gradients as for text"
     )
@@ -87,12 +87,13 @@ class Params(BaseModel):
     )
     steering_scale: float = Field(1.0, ge=0, description="lambda, length of the steering target (Eq. 12)")
     retain_weight: float = Field(3.0, ge=0, description="gamma, weight of the retain loss (Eq. 16)")
-    ce_weight: float = Field(1.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
-    forget_weight: float = Field(1.0, ge=0, description="weight of the forget loss (Eq. 14)")
+    ce_weight: float = Field(3.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
+    forget_weight: float = Field(2.0, ge=0, description="weight of the forget loss (Eq. 14)")
     learning_rate: float = Field(1e-2, gt=0, description="learning rate of the edit")
     edit_steps: int = Field(120, ge=0, description="training steps of the edit; 0 only prunes")
-    forget_batch: int = Field(16, ge=1, description="forget questions a step")
-    retain_batch: int = Field(16, ge=1, description="retain questions a step")
+    forget_batch: int = Field(16, ge=1, description="forget questions a step; with pictures half as many")
+    retain_batch: int = Field(24, ge=1, description="retain questions a step; with pictures half as many")
+    n_random_edits: int = Field(1, ge=1, description="how many of the seeds also edit random neurons")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
 
     n_eval_retain: int = Field(20, ge=1, description="retain people that are asked in the evaluation")

@@ -95,7 +95,7 @@ def training_batches(
     Args:
         processor: the model's own.
         questions: with answers, any mixture.
-        size: questions a batch.
+        size: text questions a batch; with pictures, which cost more than twice as much, half as many (at least 1).
         limit: at most so many batches a modality (more than the steps of an edit are never seen); which, the
             seed says.
         seed: of the draw.
@@ -104,10 +104,11 @@ def training_batches(
     random = np.random.default_rng(seed)
     shuffled = [questions[i] for i in random.permutation(len(questions))]
     kept = []
-    for modality in ("text", "image_text"):
-        drawn = [question for question in shuffled if question.modality == modality][: size * limit]
-        kept += sorted(drawn, key=lambda question: len(question.prompt) + len(question.answer))
-    return [encode(processor, group, device=device) for group in batches(kept, size)]
+    for modality, part in (("text", size), ("image_text", max(1, size // 2))):
+        drawn = [question for question in shuffled if question.modality == modality][: part * limit]
+        ordered = sorted(drawn, key=lambda question: len(question.prompt) + len(question.answer))
+        kept += batches(ordered, part)
+    return [encode(processor, group, device=device) for group in kept]
 
 
 class Pool:

@@ -107,7 +107,8 @@ def steering_target(frozen: Tensor, scale: float, seed: Sequence[int], shared: b
     """
     state = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
     generator = torch.Generator().manual_seed(state)
-    gaussian = torch.randn(1 if shared else frozen.shape[0], 1, frozen.shape[-1], generator=generator)  # (batch or 1, 1, hidden)
+    rows = 1 if shared else frozen.shape[0]
+    gaussian = torch.randn(rows, 1, frozen.shape[-1], generator=generator)  # (rows, 1, hidden)
     direction = (gaussian / gaussian.norm(dim=-1, keepdim=True)).to(frozen.device)
     return scale * frozen.float().norm(dim=-1, keepdim=True) * direction
 

@@ -59,11 +59,12 @@ def load_paths(folder: str | Path, model: nn.Module, index: int | None = None) -
     return [NeuronPath.load(file, model) for file in files]
 
 
-def load_edits(folder: str | Path, seeds: Iterable[int]) -> dict[tuple[str, int], Edit]:
-    """The edits of notebook 04 by (method, seed): prune once (under the first seed), edited and random by seed."""
+def load_edits(folder: str | Path, seeds: Iterable[int], n_random: int = 1) -> dict[tuple[str, int], Edit]:
+    """The edits of notebook 04 by (method, seed): prune once, edited by seed, random for the first `n_random` seeds."""
     seeds = list(seeds)
     files = {("prune", seeds[0]): "prune"}
-    files |= {(method, seed): f"{method}_{seed}" for method in ("edited", "random") for seed in seeds}
+    files |= {("edited", seed): f"edited_{seed}" for seed in seeds}
+    files |= {("random", seed): f"random_{seed}" for seed in seeds[:n_random]}
     return {
         key: Edit.load(require(Path(folder) / f"{name}.safetensors", made_by="04_editing"))
         for key, name in files.items()

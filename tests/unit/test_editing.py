@@ -161,6 +161,14 @@ def test_the_target_has_the_frozen_norm_times_lambda_and_one_direction_an_input(
     assert not same_bits(target, steering_target(frozen, 2.0, (1, 3)))
 
 
+def test_a_shared_direction_is_one_for_all_batches_of_a_seed():
+    small, large = (steering_target(torch.randn(n, 4, 16), 1.0, (7,), shared=True) for n in (2, 5))
+    first = small[0, 0] / small[0, 0].norm()
+    for target in (small, large):
+        unit = target / target.norm(dim=-1, keepdim=True)
+        torch.testing.assert_close(unit, first.expand_as(unit))
+
+
 def test_directions_are_uniform_on_the_sphere():
     directions = steering_target(torch.ones(4000, 1, 8), 1 / math.sqrt(8), (0,))[:, 0]
     assert directions.mean(0).abs().max() < 0.03  # all-positive draws (torch.rand) would give about 0.3
