@@ -40,7 +40,6 @@ def optimize(
     Raises:
         ValueError: a loss is not finite.
     """
-    torch.set_flush_denormal(True)  # moments that fade to denormals made late steps several times slower
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps, warmup))
     parameters = [parameter for group in groups for parameter in group["params"]]

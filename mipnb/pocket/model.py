@@ -57,6 +57,7 @@ def new_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForConditionalGeneration:
     """A randomly initialised Qwen2.5-VL: 4 language layers of 512 neurons, 3 vision blocks of 512 neurons."""
     token = tokenizer.convert_tokens_to_ids
+    torch.set_flush_denormal(True)  # moments that fade to denormals make late steps several times slower
     torch.manual_seed(seed)
     config = Qwen2_5_VLConfig(
         text_config={
