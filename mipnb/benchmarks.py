@@ -15,6 +15,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from mipnb.artefacts import under_root
+
 LETTERS = "ABCD"
 #: (column, list below it, task, whether the picture is shown)
 _CHOICE = (("Image_Textual_Questions", "VQA", True), ("Pure_Text_Questions", "QA", False))
@@ -88,7 +90,7 @@ def load_training(
         for pair in json.loads(_field(row, "metadata", where))
     ]
     if wanted is not None and (missing := wanted - {question.person_id for question in found}):
-        raise ValueError(f"{Path(root) / split} has no training rows for {sorted(missing)}")
+        raise ValueError(f"{under_root(root) / split} has no training rows for {sorted(missing)}")
     return found
 
 
@@ -125,7 +127,7 @@ def evaluation_questions(root: str | Path, ratio: int, n_retain: int, seed: int)
         "test_retain": [person for person in test if person.person_id in asked],
         "celebrity": load_people(root, "Retain_Set"),
     }
-    if (Path(root) / "Holdout_Set").is_dir():
+    if (under_root(root) / "Holdout_Set").is_dir():
         groups["holdout"] = load_people(root, "Holdout_Set")
     return {split: [q for person in people for q in person.questions] for split, people in groups.items()}
 
@@ -141,7 +143,7 @@ def draw_questions(questions: Iterable[Question], n_each: int, seed: int) -> lis
 
 
 def _ratio(root: str | Path, ratio: int) -> int:
-    found = sorted(int(path.name.split("_")[1]) for path in Path(root).glob("forget_*"))
+    found = sorted(int(path.name.split("_")[1]) for path in under_root(root).glob("forget_*"))
     if ratio not in found:
         raise ValueError(f"forget_ratio {ratio} does not exist in {root}; it has {found} (percent)")
     return ratio
@@ -154,11 +156,11 @@ def _ids(root: str | Path, split: str) -> list[str]:
 def _rows(
     root: str | Path, split: str, columns: list[str] | None = None
 ) -> Iterator[tuple[dict[str, Any], Path]]:
-    files = sorted((Path(root) / split).glob("*.parquet"))
+    files = sorted((under_root(root) / split).glob("*.parquet"))
     if not files:
-        found = sorted(path.parent.name for path in Path(root).glob("*/*.parquet"))
+        found = sorted(path.parent.name for path in under_root(root).glob("*/*.parquet"))
         raise FileNotFoundError(
-            f"no parquet files in {Path(root) / split}; configurations found: {sorted(set(found))}"
+            f"no parquet files in {under_root(root) / split}; configurations found: {sorted(set(found))}"
         )
     for file in files:
         for row in pq.read_table(file, columns=columns).to_pylist():

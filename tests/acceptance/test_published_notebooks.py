@@ -47,7 +47,8 @@ def test_a_notebook_shows_again_what_it_shows(copy: Path, name: str):
         "pytest",
         "--nbval",
         "--nbval-current-env",
-        "-q",
+        "-o",
+        "addopts=",
         "-p",
         "no:cacheprovider",
     ]
