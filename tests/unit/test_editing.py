@@ -15,6 +15,7 @@ from mipnb.edits import Edit, WeightSlice, same_bits
 from mipnb.models import FFN, ffns, fingerprint, text_layers
 from mipnb.overlay import NeuronWeights, overlay
 from mipnb.paths import NeuronPath
+from mipnb.precision import mixed_precision
 from mipnb.rmisu import EditConfig, Pool
 from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, steering_target, token_mask
 
@@ -285,7 +286,8 @@ def test_a_pool_visits_all_batches_in_a_new_order_with_their_own_states(model):
     assert len(set(orders)) == 3
     for index, batch, state in visits:
         assert batch is batches[index]
-        assert same_bits(state, hidden_state(model, batch, layer))
+        with mixed_precision():
+            assert same_bits(state, hidden_state(model, batch, layer).float())
     pool.frozen.clear()
     pool.draw(model, layer, n_steps=5)
     assert pool.frozen == {}, "nothing is kept that does not come round again"
