@@ -28,6 +28,7 @@ from mipnb import models
 from mipnb.batches import IGNORED, Batch, n_pictures, take_batch
 from mipnb.hooks import undisturbed
 from mipnb.models import FFN
+from mipnb.precision import float32_arithmetic
 from mipnb.probe import TARGETS, Probe
 from mipnb.rules import quadrature
 from mipnb.scores import Scores, concatenate
@@ -58,7 +59,8 @@ def attribute(
 ) -> Scores:
     """Score every neuron of a branch for every sample of a batch.
 
-    The model is left as found: hooks come off, training and requires_grad flags are restored, no weight gets
+    A model in bfloat16 or float16 is computed in float32 (`precision.float32_arithmetic`), so that scores depend on its
+    weights alone. It is left as found: hooks come off, training and requires_grad flags are restored, no weight gets
     a gradient.
 
     Args:
@@ -103,7 +105,7 @@ def attribute(
     fingerprint = models.fingerprint(model) if fingerprint is None else fingerprint
     packed = branch == "vision" and "image_grid_thw" in batch
     parts = []
-    with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
+    with undisturbed(model), float32_arithmetic(model), torch.inference_mode(False), torch.enable_grad():
         for rows, part in _parts(batch, max_rows):
             probe = Probe(model, ffns, part, target, packed, max_rows)
             found = SEARCHES[search](probe, plan)
