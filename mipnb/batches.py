@@ -63,19 +63,31 @@ def encode(processor, questions: Sequence[Question], with_answer: bool = True, d
     return {key: tensor.to(device) for key, tensor in batch.items()}
 
 
-def _prompts(processor, record: Family, questions: Sequence[Question], pictured: bool) -> dict:
-    """Token ids, token types (lists, unpadded) and pictures of the prompts, the answers' turn opened."""
+def prompt_tokens(processor, questions: Sequence[Question]) -> list[list[int]]:
+    """Token ids of the prompts of one modality, pictures being placeholders still: nothing is decoded or resized."""
+    text, options = _texts(processor, questions, questions[0].image is not None)
+    return processor.tokenizer(text, **options)["input_ids"]
+
+
+def _texts(processor, questions: Sequence[Question], pictured: bool) -> tuple[list[str], dict[str, bool]]:
+    """What the chat template makes of the prompts, the answers' turn opened; and how that is to be tokenized."""
     content = [
         [{"type": "image"}] * pictured + [{"type": "text", "text": question.prompt}] for question in questions
     ]
     chats = [[{"role": "user", "content": parts}] for parts in content]
     text = processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-    start = processor.tokenizer.bos_token
+    start = processor.tokenizer.bos_token  # with it in the template there would be two start tokens
+    return text, {"add_special_tokens": not (start and text[0].startswith(start))}
+
+
+def _prompts(processor, record: Family, questions: Sequence[Question], pictured: bool) -> dict:
+    """Token ids, token types (lists, unpadded) and pictures of the prompts, the answers' turn opened."""
+    text, options = _texts(processor, questions, pictured)
     return processor(
         text=text,
-        images=[decode_image(question.image) for question in questions] if pictured else None,
+        images=[[decode_image(question.image)] for question in questions] if pictured else None,
         return_mm_token_type_ids=bool(record.token_types),
-        add_special_tokens=not (start and text[0].startswith(start)),  # or there would be two start tokens
+        **options,
     )
 
 

@@ -77,7 +77,7 @@ def locate(
     names, fingerprint = question_names(questions), models.fingerprint(model)
     kept = partial_results(
         resume, "scores", branch=branch, batch_size=batch_size, choices=choices,
-        model=weights_digest(model), questions=questions_digest(questions),
+        model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
     )  # fmt: skip
     rows, parts = choices.pop("max_rows", MAX_ROWS), []
 

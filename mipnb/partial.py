@@ -71,12 +71,14 @@ def partial_results(stage: str | Path | None, kind: str, **made_from: Any) -> Pa
     Args:
         stage: the notebook's folder in its run; None keeps nothing.
         kind: what the pieces are, e.g. "scores".
-        **made_from: everything that the result depends on, as JSON can express it; the package's code and the
-            versions of torch and transformers are added.
+        **made_from: everything that the result depends on, as JSON can express it, or functions that tell it, which are
+            called only where something is kept; the package's code and the versions of torch and transformers are
+            added.
     """
     if stage is None:
         return Partial(None)
-    whole = json.dumps([made_from, _program()], sort_keys=True, default=str)
+    told = {name: value() if callable(value) else value for name, value in made_from.items()}
+    whole = json.dumps([told, _program()], sort_keys=True)
     return Partial(Path(stage) / PARTIAL / f"{kind}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}")
 
 
