@@ -73,7 +73,7 @@ def _prompts(processor, record: Family, questions: Sequence[Question], pictured:
     start = processor.tokenizer.bos_token
     return processor(
         text=text,
-        images=[decode_image(question.image) for question in questions] if pictured else None,
+        images=[[decode_image(question.image)] for question in questions] if pictured else None,
         return_mm_token_type_ids=bool(record.token_types),
         add_special_tokens=not (start and text[0].startswith(start)),  # or there would be two start tokens
     )
