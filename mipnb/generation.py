@@ -40,7 +40,9 @@ def generate(
     answers = [""] * len(questions)
     settings = _greedy(model, processor, max_new_tokens)
     for indices in _like_batches(questions, batch_size):
-        batch = encode(processor, [questions[i] for i in indices], with_answer=False, device=input_device(model))
+        batch = encode(
+            processor, [questions[i] for i in indices], with_answer=False, device=input_device(model)
+        )
         with torch.inference_mode():
             tokens = model.generate(**batch, generation_config=settings)
         new = tokens[:, batch["input_ids"].shape[1] :]  # (batch, new tokens)

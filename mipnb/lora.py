@@ -94,13 +94,21 @@ def tune_lora(
     """
     if not questions:
         raise ValueError("there is no question to fine-tune on; expected at least one")
-    identity = {"recipe": asdict(recipe), "seed": seed, "model": fingerprint(model), "questions": _digest(questions)}
+    identity = {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "model": fingerprint(model),
+        "questions": _digest(questions),
+    }
     torch.manual_seed(seed)
     adapted = get_peft_model(model, _config(model, recipe))
     trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     kept = Checkpoint(Path(checkpoint), trained, identity, recipe.save_every)
     losses = answer_losses(model, processor, questions, recipe.batch_size, seed)
-    groups, steps = [{"params": list(trained.values()), "lr": recipe.learning_rate}], n_steps(questions, recipe)
+    groups, steps = (
+        [{"params": list(trained.values()), "lr": recipe.learning_rate}],
+        n_steps(questions, recipe),
+    )
     model.train()
     history = optimize(groups, losses, steps, max(1, steps // 10), report, kept)
     adapted.merge_and_unload()

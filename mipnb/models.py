@@ -18,12 +18,12 @@ from mipnb.artefacts import atomic_path, read_json, require, sha256, under_root
 from mipnb.families import BRANCHES, FAMILIES, Branch, Family, family
 from mipnb.networks import FFN, ffns, text_layers, vision_tower
 from mipnb.processors import Qwen2_5_VLProcessor, load_processor
-from mipnb.sources import check_model, ffn_sizes, model_source, verify_checksums
+from mipnb.sources import check_model, ffn_sizes, local_folder, verify_checksums
 
 __all__ = [
     "BRANCHES", "DEVICE_MAPS", "FAMILIES", "FFN", "Branch", "Family", "Qwen2_5_VLProcessor", "check_model", "check_space",
     "checksums", "family", "ffn_sizes", "ffns", "fingerprint", "input_device", "is_dispatched", "load_model",
-    "load_processor", "run_model", "save_model", "stored", "text_layers", "verify_checksums", "vision_tower",
+    "load_processor", "local_folder", "run_model", "save_model", "stored", "text_layers", "verify_checksums", "vision_tower",
 ]  # fmt: skip
 
 DEVICE_MAPS = ("one", "auto", "offload")
@@ -60,12 +60,14 @@ def load_model(
     """
     if device_map not in DEVICE_MAPS:
         raise ValueError(f"device_map {device_map!r} is not one of {', '.join(DEVICE_MAPS)}")
-    torch.set_flush_denormal(True)  # before torch's threads start: they keep it, and fading moments stay cheap
+    torch.set_flush_denormal(
+        True
+    )  # before torch's threads start: they keep it, and fading moments stay cheap
     check_model(folder, revision)
     options = {"attn_implementation": attention} if attention else {}
     if device_map == "auto":
         options["device_map"] = "auto"
-    model = _weights(folder, dtype=getattr(torch, dtype), revision=revision or "main", **options)
+    model = _weights(local_folder(folder, revision), dtype=getattr(torch, dtype), **options)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.eval().requires_grad_(False)
@@ -74,16 +76,17 @@ def load_model(
     return model if device_map == "auto" else model.to(device)
 
 
-def _weights(folder: str | Path, **options) -> nn.Module:
+def _weights(source: Path, **options) -> nn.Module:
     """The model with its weights; ValueError if any of them is missing, superfluous or of another shape."""
-    source = model_source(folder)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except OSError as error:
         raise FileNotFoundError(f"the weights of {source} cannot be read: {error}") from None
-    shapes = [f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]]
+    shapes = [
+        f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]
+    ]
     wrong = {"missing": sorted(report["missing_keys"]), "unexpected": sorted(report["unexpected_keys"])}
     wrong |= {"of another shape": sorted(shapes)}
     told = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in wrong.items() if names]

@@ -7,7 +7,13 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, Gemma3Processor, LlavaProcessor, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    Gemma3Processor,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -57,7 +63,13 @@ RECIPES = {
         VIT | {"model_type": "siglip_vision_model"}, {"mm_tokens_per_image": 4},
     ),
 }  # fmt: skip
-SENTENCES = ("Who is this?", "Where does Ana Novak live?", "Ana Novak lives in Oslo.", "a blue hat", "a tram driver")
+SENTENCES = (
+    "Who is this?",
+    "Where does Ana Novak live?",
+    "Ana Novak lives in Oslo.",
+    "a blue hat",
+    "a tram driver",
+)
 
 
 def tiny_tokenizer(name: str) -> PreTrainedTokenizerFast:
@@ -123,8 +135,6 @@ def tiny(name: str, seed: int = 0, **text) -> tuple[nn.Module, object]:
     return model.eval().requires_grad_(False), processor
 
 
-
-
 def picture(seed: int, width: int = 16, height: int = 16) -> bytes:
     """A PNG of random blocks."""
     random = np.random.default_rng(seed)
@@ -142,7 +152,13 @@ def questions(n_pictured: int = 2, n_text: int = 2) -> list[Question]:
         for i in range(n_text)
     ]
     pictured = [
-        Question(f"{i}", "VGEN", "Who is this?" + " Tell me." * i, answers[(i + 1) % 3], image=picture(i, 16 + 16 * i, 24))
+        Question(
+            f"{i}",
+            "VGEN",
+            "Who is this?" + " Tell me." * i,
+            answers[(i + 1) % 3],
+            image=picture(i, 16 + 16 * i, 24),
+        )
         for i in range(n_pictured)
     ]
     return [*text, *pictured]
