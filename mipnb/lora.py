@@ -7,6 +7,7 @@ base model's own modules and names, so that locating and editing see nothing of 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,7 +102,9 @@ def tune_lora(
         "questions": _digest(questions),
     }
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, _config(model, recipe))
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it is about to drop
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        adapted = get_peft_model(model, _config(model, recipe))
     trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     kept = Checkpoint(Path(checkpoint), trained, identity, recipe.save_every)
     losses = answer_losses(model, processor, questions, recipe.batch_size, seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import cpu_offload
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
@@ -69,10 +70,12 @@ def load_model(
         options["device_map"] = "auto"
     model = _weights(local_folder(folder, revision), dtype=getattr(torch, dtype), **options)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model.eval().requires_grad_(False)
     if device_map == "offload":
-        return cpu_offload(model, execution_device=torch.device(device))
+        # attention modules of torch's own use their output layer's weights without calling it
+        own = ["MultiheadAttention"]
+        return cpu_offload(model, execution_device=torch.device(device), preload_module_classes=own)
     return model if device_map == "auto" else model.to(device)
 
 
@@ -84,6 +87,8 @@ def _weights(source: Path, **options) -> nn.Module:
         )
     except OSError as error:
         raise FileNotFoundError(f"the weights of {source} cannot be read: {error}") from None
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {source} are damaged ({error}): fetch or copy them again") from None
     shapes = [
         f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]
     ]
@@ -122,10 +127,11 @@ def stored(model: nn.Module, name: str) -> Tensor:
     parameter = model.get_parameter(name)
     if not parameter.is_meta:
         return parameter
-    owner, _, leaf = name.rpartition(".")
-    for hook in _hooks(model.get_submodule(owner)):
-        if getattr(hook, "weights_map", None) is not None:
-            return hook.weights_map[leaf]
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, -1, -1):  # the hook sits at the parameter's module, or at one around it
+        for hook in _hooks(model.get_submodule(".".join(parts[:cut]))):
+            if getattr(hook, "weights_map", None) is not None:
+                return hook.weights_map[".".join(parts[cut:])]
     raise ValueError(f"{name} has a shape and no values: the model is on the meta device; load it")
 
 
