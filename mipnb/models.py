@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import cpu_offload
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
@@ -18,12 +19,12 @@ from mipnb.artefacts import atomic_path, read_json, require, sha256, under_root
 from mipnb.families import BRANCHES, FAMILIES, Branch, Family, family
 from mipnb.networks import FFN, ffns, text_layers, vision_tower
 from mipnb.processors import Qwen2_5_VLProcessor, load_processor
-from mipnb.sources import check_model, ffn_sizes, model_source, verify_checksums
+from mipnb.sources import check_model, ffn_sizes, local_folder, verify_checksums
 
 __all__ = [
     "BRANCHES", "DEVICE_MAPS", "FAMILIES", "FFN", "Branch", "Family", "Qwen2_5_VLProcessor", "check_model", "check_space",
     "checksums", "family", "ffn_sizes", "ffns", "fingerprint", "input_device", "is_dispatched", "load_model",
-    "load_processor", "run_model", "save_model", "stored", "text_layers", "verify_checksums", "vision_tower",
+    "load_processor", "local_folder", "run_model", "save_model", "stored", "text_layers", "verify_checksums", "vision_tower",
 ]  # fmt: skip
 
 DEVICE_MAPS = ("one", "auto", "offload")
@@ -60,30 +61,37 @@ def load_model(
     """
     if device_map not in DEVICE_MAPS:
         raise ValueError(f"device_map {device_map!r} is not one of {', '.join(DEVICE_MAPS)}")
-    torch.set_flush_denormal(True)  # before torch's threads start: they keep it, and fading moments stay cheap
+    torch.set_flush_denormal(
+        True
+    )  # before torch's threads start: they keep it, and fading moments stay cheap
     check_model(folder, revision)
     options = {"attn_implementation": attention} if attention else {}
     if device_map == "auto":
         options["device_map"] = "auto"
-    model = _weights(folder, dtype=getattr(torch, dtype), revision=revision or "main", **options)
+    model = _weights(local_folder(folder, revision), dtype=getattr(torch, dtype), **options)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model.eval().requires_grad_(False)
     if device_map == "offload":
-        return cpu_offload(model, execution_device=torch.device(device))
+        # attention modules of torch's own use their output layer's weights without calling it
+        own = ["MultiheadAttention"]
+        return cpu_offload(model, execution_device=torch.device(device), preload_module_classes=own)
     return model if device_map == "auto" else model.to(device)
 
 
-def _weights(folder: str | Path, **options) -> nn.Module:
+def _weights(source: Path, **options) -> nn.Module:
     """The model with its weights; ValueError if any of them is missing, superfluous or of another shape."""
-    source = model_source(folder)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except OSError as error:
         raise FileNotFoundError(f"the weights of {source} cannot be read: {error}") from None
-    shapes = [f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]]
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {source} are damaged ({error}): fetch or copy them again") from None
+    shapes = [
+        f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]
+    ]
     wrong = {"missing": sorted(report["missing_keys"]), "unexpected": sorted(report["unexpected_keys"])}
     wrong |= {"of another shape": sorted(shapes)}
     told = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in wrong.items() if names]
@@ -119,10 +127,11 @@ def stored(model: nn.Module, name: str) -> Tensor:
     parameter = model.get_parameter(name)
     if not parameter.is_meta:
         return parameter
-    owner, _, leaf = name.rpartition(".")
-    for hook in _hooks(model.get_submodule(owner)):
-        if getattr(hook, "weights_map", None) is not None:
-            return hook.weights_map[leaf]
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, -1, -1):  # the hook sits at the parameter's module, or at one around it
+        for hook in _hooks(model.get_submodule(".".join(parts[:cut]))):
+            if getattr(hook, "weights_map", None) is not None:
+                return hook.weights_map[".".join(parts[cut:])]
     raise ValueError(f"{name} has a shape and no values: the model is on the meta device; load it")
 
 

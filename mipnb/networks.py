@@ -92,7 +92,9 @@ def _n_used(config, record: Branch, n_layers: int) -> int:
     except IndexError:
         raise ValueError(f"{record.features} is {taken}, the tower has {len(states)} hidden states") from None
     if last == 0:
-        raise ValueError(f"{record.features} is {taken}: the features are the embeddings, no layer makes them")
+        raise ValueError(
+            f"{record.features} is {taken}: the features are the embeddings, no layer makes them"
+        )
     return last
 
 
@@ -108,6 +110,8 @@ def _ffn(name: str, layer: nn.Module, record: Branch, config) -> FFN:
     expected = lookup(config, record.width) if record.width else inputs[0].out_features
     widths = {linear.out_features for linear in inputs} | {output.in_features}
     if widths != {expected}:
-        raise ValueError(f"{name} has networks of {sorted(widths)} neurons, the configuration says {expected}")
+        raise ValueError(
+            f"{name} has networks of {sorted(widths)} neurons, the configuration says {expected}"
+        )
     names = tuple(f"{name}.{path}" for path in record.inputs)
     return FFN(name, inputs, output, names, f"{name}.{record.output}", activation)

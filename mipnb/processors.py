@@ -15,7 +15,7 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor as
 from transformers.processing_utils import ProcessorMixin
 
 from mipnb.families import family
-from mipnb.sources import model_source, read_config
+from mipnb.sources import local_folder, read_config
 
 
 class _WithoutVideo:
@@ -56,16 +56,16 @@ def load_processor(folder: str | Path, revision: str = ""):
     Raises:
         FileNotFoundError, ValueError: see `sources.read_config`.
     """
-    source, config = model_source(folder), read_config(folder, revision)
-    place = {"revision": revision or "main"}
-    pictures = AutoImageProcessor.from_pretrained(source, backend="pil", **place)
+    config = read_config(folder, revision)
+    source = local_folder(folder, revision)
+    pictures = AutoImageProcessor.from_pretrained(source, backend="pil")
     if config.model_type in _OWN:
-        files, _ = ProcessorMixin.get_processor_dict(source, **place)
-        tokenizer = AutoTokenizer.from_pretrained(source, **place)
+        files, _ = ProcessorMixin.get_processor_dict(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
         template = files.get("chat_template") or tokenizer.chat_template
         processor = _OWN[config.model_type](pictures, tokenizer, chat_template=template)
     else:
-        processor = AutoProcessor.from_pretrained(source, **place)
+        processor = AutoProcessor.from_pretrained(source)
         processor.image_processor = pictures
         processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
     if isinstance(processor, LlavaProcessor) and processor.patch_size is None:

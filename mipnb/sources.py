@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import GatedRepoError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
 from mipnb.artefacts import read_json, sha256, under_root
@@ -14,6 +15,8 @@ from mipnb.families import BRANCHES, FAMILIES, family
 from mipnb.networks import ffns
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+#: what a model folder consists of; hubs keep the same weights in other formats beside them
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 def model_source(name: str | Path) -> str:
@@ -66,17 +69,38 @@ def read_config(name: str | Path, revision: str = "") -> PreTrainedConfig:
     return config
 
 
-def _unavailable(source: str, revision: str, error: OSError) -> FileNotFoundError:
-    """What to say, and to do, about a hub model that transformers could not get."""
-    cause = error.__cause__ or error.__context__ or error
-    gated = isinstance(cause, GatedRepoError) or "gated" in str(error).lower()
-    reason = "it is gated: accept its licence on the hub and log in with `hf auth login`" if gated else (
-        "it does not exist there, is private, or cannot be reached and is not in the local cache: check the name"
-    )  # fmt: skip
+def local_folder(name: str | Path, revision: str = "") -> Path:
+    """The folder that a model's files are in; a hub model's are fetched first, once, and kept in the hub's cache.
+
+    Args:
+        name: a local folder, or a hub id.
+        revision: commit, tag or branch of a hub model; "" for its default. The folder is that commit's own.
+
+    Raises:
+        FileNotFoundError: no such folder, or a hub model that cannot be had (gated, unknown, offline).
+    """
+    source = model_source(name)
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(snapshot_download(source, revision=revision or None, allow_patterns=_FILES))
+    except (OSError, HfHubHTTPError) as error:
+        raise _unavailable(source, revision, error) from None
+
+
+def _unavailable(source: str, revision: str, error: Exception) -> FileNotFoundError:
+    """What to say, and to do, about a hub model that could not be got."""
+    causes = (error, error.__cause__, error.__context__)
+    gated = any(isinstance(cause, GatedRepoError) for cause in causes)
+    reason = (
+        "it is gated: accept its licence on the hub and log in with `hf auth login`"
+        if gated
+        else "no such model is there (check the name), it is private, or there is no connection and it is not cached"
+    )
     which = f"{source} (revision {revision})" if revision else source
     return FileNotFoundError(
-        f"the hub model {which} cannot be had: {reason}; fetch it once where there is a connection with "
-        f"`hf download {source}`, or give a local folder. transformers says: {str(error).splitlines()[0]}"
+        f"the hub model {which} cannot be had: {reason}. Fetch it where there is a connection with "
+        f"`hf download {source}`, or give a local folder. The hub's client says: {str(error).strip().splitlines()[0]}"
     )
 
 
