@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from mipnb.benchmarks import Person, Question
+from mipnb.benchmarks import Question
 from mipnb.evaluation import CELL, aggregate, compare
 from mipnb.plotting import MAIN_METRIC, TASK_NAMES
 
@@ -33,11 +33,6 @@ def some_people(asked: Mapping[str, Iterable[Question]], counts: Mapping[str, in
         people = list(dict.fromkeys(question.person_id for question in asked[split]))
         chosen |= dict.fromkeys(people[:count], split)
     return chosen
-
-
-def names_of(people: Iterable[Person]) -> dict[str, str]:
-    """Each person's name as the biography has it, by person; the ID where it has none."""
-    return {person.person_id: person.biography.get("Name", person.person_id) for person in people}
 
 
 def change_table(results: pd.DataFrame) -> pd.DataFrame:

@@ -74,6 +74,11 @@ def load_people(root: str | Path, split: str) -> list[Person]:
     return [_person(row, where) for row, where in _rows(root, split)]
 
 
+def names_of(people: Iterable[Person]) -> dict[str, str]:
+    """Each person's name as the biography has it, by person; the ID where it has none."""
+    return {person.person_id: person.biography.get("Name", person.person_id) for person in people}
+
+
 def load_training(
     root: str | Path, split: str = "ft_Data", ids: Iterable[str] | None = None
 ) -> list[Question]:

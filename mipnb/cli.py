@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
             "build-pocket", help="make the pocket benchmark's files again", allow_abbrev=False
         )
     )
+    _add_validate(
+        commands.add_parser("validate", help="try settings on validation people", allow_abbrev=False)
+    )
     publish = commands.add_parser(
         "publish",
         help="put a whole run's outputs, figures and numbers into the repository",
@@ -65,22 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `mipnb run`."""
     add = parser.add_argument
-    add(
-        "--params",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="parameter file; may be repeated, later ones win",
-    )
-    add(
-        "-p",
-        dest="given",
-        metavar=("NAME", "VALUE"),
-        nargs=2,
-        action="append",
-        default=[],
-        help="one parameter; wins over files",
-    )
+    _add_parameters(parser)
     add(
         "--from",
         dest="start",
@@ -92,6 +80,35 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="RUN", help="name of the run: its folder is runs/RUN")
     add("--force", action="store_true", help="run even what is up to date")
     parser.set_defaults(command=_run)
+
+
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that give parameters."""
+    parser.add_argument(
+        "--params",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="parameter file; may be repeated, later ones win",
+    )
+    parser.add_argument(
+        "-p",
+        dest="given",
+        metavar=("NAME", "VALUE"),
+        nargs=2,
+        action="append",
+        default=[],
+        help="one parameter; wins over files",
+    )
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb validate`."""
+    _add_parameters(parser)
+    parser.add_argument(
+        "--trials", metavar="N", type=int, nargs="+", default=[1, 2, 3], help="seeds of the people (1 2 3)"
+    )
+    parser.set_defaults(command=_validate, name=None)
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +142,18 @@ def _publish(options: argparse.Namespace) -> int:
 
     written = publish(f"runs/{_run_name(options.name)}")
     print("\n".join(path.relative_to(project_root()).as_posix() for path in written))
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    """Tries the settings on validation people and prints what came of it."""
+    import pandas as pd
+
+    from mipnb.validation import summary, validate
+
+    params = _parameters(options)
+    found = pd.concat([validate(params, trial) for trial in options.trials], ignore_index=True)
+    print(summary(found).to_string(float_format="{:.3f}".format))
     return 0
 
 

@@ -104,10 +104,21 @@ class Params(BaseModel):
     ce_weight: float = Field(3.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
     forget_weight: float = Field(2.0, ge=0, description="weight of the forget loss (Eq. 14)")
     learning_rate: float = Field(1e-2, gt=0, description="learning rate of the edit")
-    edit_steps: int = Field(120, ge=0, description="training steps of the edit; 0 only prunes")
+    edit_steps: int = Field(100, ge=0, description="training steps of the edit; 0 only prunes")
     forget_batch: int = Field(16, ge=1, description="forget questions a step; with pictures half as many")
     retain_batch: int = Field(24, ge=1, description="retain questions a step; with pictures half as many")
-    n_random_edits: int = Field(1, ge=1, description="how many of the seeds also edit random neurons")
+    neighbour_batch: int = Field(
+        16, ge=0, description="questions a step under names close to a forgotten one; 0 asks none"
+    )
+    n_forget_batches: int = Field(
+        40,
+        ge=1,
+        description="forget batches a modality, visited again and again; fewer if the steps are fewer",
+    )
+    n_retain_batches: int = Field(
+        100, ge=1, description="the same of the retain set; each keeps its vanilla states once visited"
+    )
+    n_random_edits: int = Field(3, ge=1, description="how many of the seeds also edit random neurons")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
 
     n_eval_retain: int = Field(20, ge=1, description="retain people that are asked in the evaluation")

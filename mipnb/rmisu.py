@@ -111,6 +111,11 @@ def training_batches(
     return [encode(processor, group, device=device) for group in kept]
 
 
+def unanswered(batches: Sequence[Batch]) -> list[Batch]:
+    """The batches without labels: only their hidden states are kept (see `neighbours`)."""
+    return [{key: tensor for key, tensor in batch.items() if key != "labels"} for batch in batches]
+
+
 class Pool:
     """The batches of one set and modality, reshuffled each time round, and their vanilla states."""
 
@@ -139,10 +144,11 @@ class Pool:
 
 
 def pools(batches: Sequence[Batch], seed: int, which: int) -> list[Pool]:
-    """One pool a modality, text first."""
-    text = [batch for batch in batches if "pixel_values" not in batch]
-    pictured = [batch for batch in batches if "pixel_values" in batch]
-    return [Pool(found, (seed, which, modality)) for modality, found in enumerate((text, pictured)) if found]
+    """One pool a modality, text first; batches without labels have a pool of their own, the last."""
+    groups: tuple[list[Batch], ...] = ([], [], [])
+    for batch in batches:
+        groups[("pixel_values" in batch) if "labels" in batch else 2].append(batch)
+    return [Pool(found, (seed, which, kind)) for kind, found in enumerate(groups) if found]
 
 
 def forget_pass(model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig) -> float:
@@ -170,18 +176,31 @@ def _direction(pool: Pool, index: int, config: EditConfig) -> tuple[list[int], b
 def retain_pass(
     model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig
 ) -> dict[str, float]:
-    """L_r (Eq. 15) over all tokens but padding, and L_CE (Eq. 11) over the answers, from one pass a batch."""
+    """L_r (Eq. 15) over all tokens but padding, and L_CE (Eq. 11) over the answers, from one pass a batch.
+
+    Batches without labels (neighbours) have L_r alone.
+    """
     layer, totals = text_layers(model)[config.layer_index], dict.fromkeys(LOSSES[1:], 0.0)
+    n_answered = sum("labels" in pool.batches[0] for pool in pools)
     for pool in pools:
         _, batch, frozen = pool.draw(model, layer, config.n_steps)
-        with trained.on(), mixed_precision():
-            state, logprob = hidden_state_and_logprob(model, batch, layer)
+        state, logprob = _retained(model, trained, batch, layer)
         retain = distance(state, frozen, frozen, token_mask(batch, "all"), config.distance) / len(pools)
-        entropy = -logprob.mean() / len(pools)
+        entropy = -logprob.mean() / n_answered if "labels" in batch else torch.zeros(())
         _backward(config.retain_weight * retain + config.ce_weight * entropy)
         totals["loss_retain"] += retain.item()
         totals["loss_ce"] += entropy.item()
     return totals
+
+
+def _retained(
+    model: nn.Module, trained: Overlay, batch: Batch, layer: nn.Module
+) -> tuple[Tensor, Tensor | None]:
+    """The edited model's hidden state, and the answers' log-probability if there are answers."""
+    with trained.on(), mixed_precision():
+        if "labels" in batch:
+            return hidden_state_and_logprob(model, batch, layer)
+        return hidden_state(model, batch, layer), None
 
 
 def _backward(loss: Tensor) -> None:

@@ -18,7 +18,15 @@ from mipnb.edits import Edit, same_bits
 from mipnb.models import save_model
 from mipnb.overlay import Overlay, overlay
 from mipnb.paths import NeuronPath
-from mipnb.rmisu import EditConfig, forget_pass, optimiser, pools, retain_pass
+from mipnb.rmisu import (
+    EditConfig,
+    forget_pass,
+    optimiser,
+    pools,
+    retain_pass,
+    training_batches,
+    unanswered,
+)
 
 #: parameter of a run -> field of EditConfig, where the two names differ
 RENAMED = {"edit_steps": "n_steps", "steering_direction": "direction"}
@@ -41,6 +49,30 @@ def edit_questions(root: str | Path, ratio: int) -> tuple[list[Question], list[Q
     Training views and phrasings only: nothing of Test_Set, and nobody outside the two sets (no celebrities).
     """
     return load_training(root, ids=forget_ids(root, ratio)), load_training(root, ids=retain_ids(root, ratio))
+
+
+def edit_batches(
+    processor, params: BaseModel, forget: list[Question], retain: list[Question], near: list[Question]
+) -> tuple[list[Batch], list[Batch]]:
+    """What `edit` trains on: batches of the forget set, and of the retain set with the neighbours behind it.
+
+    No more are made than the steps can visit.
+
+    Args:
+        processor: the model's own.
+        params: of notebook 04: batch sizes and counts, steps, seed, device.
+        forget, retain: from `edit_questions`.
+        near: their neighbours (see `mipnb.neighbours`), not used if `neighbour_batch` is 0.
+    """
+
+    def made(questions: list[Question], size: int, count: int) -> list[Batch]:
+        limit = min(count, params.edit_steps or 1)
+        return training_batches(processor, questions, size, limit, params.seed, params.device)
+
+    kept = made(retain, params.retain_batch, params.n_retain_batches)
+    if params.neighbour_batch:
+        kept += unanswered(made(near, params.neighbour_batch, params.n_retain_batches))
+    return made(forget, params.forget_batch, params.n_forget_batches), kept
 
 
 def load_paths(folder: str | Path, model: nn.Module, index: int | None = None) -> list[NeuronPath]:
