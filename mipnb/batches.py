@@ -158,6 +158,13 @@ def take_batch(batch: Batch, start: int, stop: int) -> Batch:
     return part | {"pixel_values": batch["pixel_values"][ends[start] : ends[min(stop, len(ends) - 1)]]}
 
 
+def to_device(batch: Batch, device: torch.device | str | int) -> Batch:
+    """The batch on a device; itself if it is there already."""
+    if all(tensor.device == torch.device(device) for tensor in batch.values()):
+        return batch
+    return {key: tensor.to(device) for key, tensor in batch.items()}
+
+
 def answer_logprob(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean log-probability of each sample's answer tokens: float32 (batch,), from (batch, tokens, vocabulary), (batch, tokens).
 

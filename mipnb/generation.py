@@ -105,14 +105,18 @@ class _Asking:
         for start in range(0, len(indices), self.batch_size):
             part = indices[start : start + self.batch_size]
             name = f"{hashlib.sha256(str(part).encode()).hexdigest()[:16]}.json"
-            said = self.kept.remembered(name, lambda part=part: self._answered(part, prefix()), _write, read_json)
+            said = self.kept.remembered(
+                name, lambda part=part: self._answered(part, prefix()), _write, read_json
+            )
             self.answers |= dict(zip(part, said, strict=True))
 
     def _like(self, index: int) -> tuple[str, int]:
         """Questions whose prompts and answers have like length have like keys."""
         return self.questions[index].task, len(self.questions[index].prompt)
 
-    def _prefix(self, pictures: Sequence[list[int]]) -> tuple[Prefix, dict[int, tuple[int, list[int]]]] | None:
+    def _prefix(
+        self, pictures: Sequence[list[int]]
+    ) -> tuple[Prefix, dict[int, tuple[int, list[int]]]] | None:
         """What the prompts share; and of each question the row of its picture and its remaining tokens."""
         groups = [[self.questions[index] for index in group] for group in pictures]
         found = shared_prefix(self.model, self.processor, groups)

@@ -40,7 +40,9 @@ def fitting(work: Callable[[int], Result], most: int, what: str = "rows") -> tup
             if not is_out_of_memory(error):
                 raise
             if most == 1:
-                error.add_note(f"1 of {what} at a time does not fit: choose a larger device or a smaller dtype")
+                error.add_note(
+                    f"1 of {what} at a time does not fit: choose a larger device or a smaller dtype"
+                )
                 raise
         # the error is let go of by now, and with it all that its frames held
         clear_device_cache(garbage_collection=True)

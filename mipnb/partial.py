@@ -96,7 +96,12 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in tensors:
-        octets = tensor.detach().reshape(-1, tensor.shape[-1] if tensor.dim() else 1).contiguous().view(torch.uint8)
+        octets = (
+            tensor.detach()
+            .reshape(-1, tensor.shape[-1] if tensor.dim() else 1)
+            .contiguous()
+            .view(torch.uint8)
+        )
         sums = torch.cat([octets.sum(axis, dtype=torch.int64).cpu() for axis in (0, 1)])
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode() + sums.numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,10 @@ def shared_prefix(
         the model forgets what lies far back (sliding windows).
     """
     batch = encode(processor, [group[0] for group in groups], with_answer=False, device=input_device(model))
-    whole = [ids[mask.bool()].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+    whole = [
+        ids[mask.bool()].tolist()
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
     rows = [_token_rows(processor, group, first) for group, first in zip(groups, whole, strict=True)]
     if None in rows:
         return None
@@ -98,7 +101,7 @@ def _token_rows(processor, group: Sequence[Question], first: list[int]) -> tuple
     plain = prompt_tokens(processor, group)
     if group[0].image is None:
         return plain, 0
-    same = len(commonprefix([plain[0], first]))  # up to the placeholder, and with it where it is one of several
+    same = _n_same([plain[0], first])  # up to the placeholder, with it where it becomes several
     after = plain[0][same:]
     start = len(first) - len(after)
     if not after or first[start:] != after or any(ids[:same] != plain[0][:same] for ids in plain):
@@ -106,9 +109,14 @@ def _token_rows(processor, group: Sequence[Question], first: list[int]) -> tuple
     return [first[:start] + ids[same:] for ids in plain], start
 
 
+def _n_same(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with alike."""
+    return sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*rows, strict=False)))
+
+
 def _n_shared(prompts: Sequence[list[int]]) -> int:
     """How many tokens the prompts share, one at least of each being left over."""
-    return min(len(commonprefix(prompts)), *(len(ids) - 1 for ids in prompts))
+    return min(_n_same(prompts), *(len(ids) - 1 for ids in prompts))
 
 
 def _cut(batch: Batch, lengths: Sequence[int]) -> Batch:
@@ -127,7 +135,9 @@ def _cut(batch: Batch, lengths: Sequence[int]) -> Batch:
 def _prefill(model: nn.Module, batch: Batch) -> Prefix:
     """One pass over the shared tokens."""
     mask = batch["attention_mask"]
-    own_positions = "pixel_values" in batch and hasattr(model.model, "rope_deltas")  # Qwen's: made by the model
+    own_positions = "pixel_values" in batch and hasattr(
+        model.model, "rope_deltas"
+    )  # Qwen's: made by the model
     given = {} if own_positions else {"position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
     with torch.inference_mode():
         cache = model(**batch, **given, use_cache=True, logits_to_keep=1).past_key_values

@@ -18,15 +18,8 @@ from mipnb.edits import Edit, same_bits
 from mipnb.models import save_model
 from mipnb.overlay import Overlay, overlay
 from mipnb.paths import NeuronPath
-from mipnb.rmisu import (
-    EditConfig,
-    forget_pass,
-    optimiser,
-    pools,
-    retain_pass,
-    training_batches,
-    unanswered,
-)
+from mipnb.pools import pools
+from mipnb.rmisu import EditConfig, forget_pass, optimiser, retain_pass, training_batches, unanswered
 
 #: parameter of a run -> field of EditConfig, where the two names differ
 RENAMED = {"edit_steps": "n_steps", "steering_direction": "direction"}
@@ -56,18 +49,18 @@ def edit_batches(
 ) -> tuple[list[Batch], list[Batch]]:
     """What `edit` trains on: batches of the forget set, and of the retain set with the neighbours behind it.
 
-    No more are made than the steps can visit.
+    No more are made than the steps can visit. They wait in CPU memory; `edit` brings them to the model's device.
 
     Args:
         processor: the model's own.
-        params: of notebook 04: batch sizes and counts, steps, seed, device.
+        params: of notebook 04: batch sizes and counts, steps, seed.
         forget, retain: from `edit_questions`.
         near: their neighbours (see `mipnb.neighbours`), not used if `neighbour_batch` is 0.
     """
 
     def made(questions: list[Question], size: int, count: int) -> list[Batch]:
         limit = min(count, params.edit_steps or 1)
-        return training_batches(processor, questions, size, limit, params.seed, params.device)
+        return training_batches(processor, questions, size, limit, params.seed)
 
     kept = made(retain, params.retain_batch, params.n_retain_batches)
     if params.neighbour_batch:

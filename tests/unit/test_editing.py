@@ -15,8 +15,9 @@ from mipnb.edits import Edit, WeightSlice, same_bits
 from mipnb.models import FFN, ffns, fingerprint, text_layers
 from mipnb.overlay import NeuronWeights, overlay
 from mipnb.paths import NeuronPath
+from mipnb.pools import Pool
 from mipnb.precision import mixed_precision
-from mipnb.rmisu import EditConfig, Pool
+from mipnb.rmisu import EditConfig
 from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, steering_target, token_mask
 
 TEXT_NEURONS, VISION_NEURONS = ((1, 4, 20), (0, 2), (5,)), ((3, 7), (0, 19))
