@@ -25,11 +25,13 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
     """
     if "benchmark_dir" in taken:
         _check_benchmark(params, "forget_ratio" in taken)
-    if params.retrain:  # the models are about to be made anew
+    if params.retrain:  # the models are about to be made anew, by LoRA from the base model
+        if params.retrain_by == "lora":
+            _check_model(params, "base_dir")
         return
     for name in ("base_dir", "model_dir"):
         if name in taken:
-            _check_model(name, getattr(params, name))
+            _check_model(params, name)
     if "model_dir" in taken:
         _check_sizes(params, taken)
 
@@ -63,24 +65,22 @@ def check_rows(params: Params, taken: Collection[str]) -> None:
     benchmarks.evaluation_questions(root, params.forget_ratio, 1, params.seed)
 
 
-def _check_model(name: str, folder: str) -> None:
-    """Checks that a model's folder is there and its files are as they were shipped."""
+def _check_model(params: Params, name: str) -> None:
+    """Checks that a model can be had, is of a known family, and its files are as they were shipped."""
     from mipnb import models
 
-    path = under_root(folder)
-    if not (path / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{name} = {folder}: there is no model in {path} (no config.json); give another folder, "
-            "or make the model by `-p retrain true`"
-        )
-    models.verify_checksums(path)
+    folder = getattr(params, name)
+    try:
+        models.check_model(folder, getattr(params, name.replace("_dir", "_revision")))
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{name} = {folder}: {error}") from None
 
 
 def _check_sizes(params: Params, taken: Collection[str]) -> None:
     """Checks top_k and layer_index against the model's configuration."""
     from mipnb import models
 
-    sizes = models.ffn_sizes(under_root(params.model_dir))
+    sizes = models.ffn_sizes(params.model_dir, params.model_revision)
     for branch, (layers, neurons) in sizes.items():
         top_k = getattr(params, f"{branch}_top_k")
         if f"{branch}_top_k" in taken and top_k > neurons:

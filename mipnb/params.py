@@ -50,6 +50,20 @@ class Params(BaseModel):
     retrain: bool = Field(
         False, description="train the vanilla model again in place of using the shipped one"
     )
+    retrain_by: Literal["pocket", "lora"] = Field(
+        "pocket", description="the pocket model's whole training, or LoRA of the base model on the benchmark"
+    )
+    model_revision: str = Field(
+        "", description="commit, tag or branch of a hub model_dir; empty: its default"
+    )
+    base_revision: str = Field("", description="commit, tag or branch of a hub base_dir; empty: its default")
+    lora_rank: int = Field(8, ge=1, description="rank of LoRA's updates (the paper's)")
+    lora_alpha: int = Field(16, ge=1, description="LoRA's updates count alpha / rank times (the paper's)")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of LoRA's inputs (the paper's)")
+    lora_learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of the LoRA fine-tuning")
+    lora_epochs: int = Field(5, ge=1, description="epochs of the LoRA fine-tuning")
+    lora_batch_size: int = Field(4, ge=1, description="questions of each modality a LoRA step")
+    lora_save_every: int = Field(100, ge=1, description="LoRA steps between two checkpoints")
 
     n_steps: int = Field(4, ge=1, le=1024, description="m, integration steps (Eq. 4)")
     rule: Literal["right", "midpoint", "gauss"] = Field(
@@ -113,6 +127,15 @@ class Params(BaseModel):
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="number type of the weights"
+    )
+    device_map: Literal["one", "auto", "offload"] = Field(
+        "one", description="weights on one device, over all GPUs, or in CPU memory (for evaluating)"
+    )
+    attention: Literal["", "sdpa", "eager", "flash_attention_2"] = Field(
+        "", description="attention implementation; empty: transformers' choice"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="fine-tuning computes activations twice and keeps fewer"
     )
 
 
