@@ -61,7 +61,7 @@ def hidden_state(model: nn.Module, batch: Batch, layer: nn.Module) -> Tensor:
         handle.remove()
     if not seen:
         raise ValueError(f"the model's forward pass never reached layer {type(layer).__name__}")
-    return seen[0]
+    return seen[0].to(batch["input_ids"].device)
 
 
 def hidden_state_and_logprob(model: nn.Module, batch: Batch, layer: nn.Module) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,9 @@ def hidden_state_and_logprob(model: nn.Module, batch: Batch, layer: nn.Module) -
         logits = _run(model, batch, torch.cat([asked, asked[-1:]]))  # answer_logprob leaves the last one out
     finally:
         handle.remove()
-    return seen[0], answer_logprob(logits, torch.cat([labels[:, :1], labels[:, asked + 1]], 1))
+    return seen[0].to(labels.device), answer_logprob(
+        logits, torch.cat([labels[:, :1], labels[:, asked + 1]], 1)
+    )
 
 
 def token_mask(batch: Batch, which: str) -> Tensor:

@@ -97,39 +97,62 @@ def load_edits(folder: str | Path, seeds: Iterable[int], n_random: int = 1) -> d
     }
 
 
-def bit_check(model: nn.Module, edit: Edit) -> pd.Series:
+def bit_check(model: nn.Module, edit: Edit, at_once: int = 2**28) -> pd.Series:
     """Puts an edit into the vanilla model and takes it out again, comparing every number bit for bit.
+
+    Args:
+        model: the vanilla model.
+        edit: made on it.
+        at_once: bytes of weights that are copied and compared at a time (one weight at least): there is never a second
+            model in memory.
 
     Returns:
         Counts: numbers (of the model), may_change (the edit's rows and columns), changed (while applied),
             changed_elsewhere (outside the edit's rows and columns while applied; must be 0),
             changed_after_removal (must be 0).
     """
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    parts = [_bit_counts(model, edit, names) for names in _portions(model.state_dict(), at_once)]
+    return pd.DataFrame(parts).sum()
+
+
+def _portions(state: dict[str, Tensor], at_once: int) -> list[list[str]]:
+    """Names of tensors, in groups of at most so many bytes."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, tensor in state.items():
+        room -= tensor.nbytes
+        if room < 0 or not groups:
+            groups.append([])
+            room = at_once - tensor.nbytes
+        groups[-1].append(name)
+    return groups
+
+
+def _bit_counts(model: nn.Module, edit: Edit, names: Sequence[str]) -> dict[str, int]:
+    """What `bit_check` counts, for some of the model's tensors."""
+    state = model.state_dict()
+    before = {name: state[name].clone() for name in names}
     places: dict[str, Tensor] = {}
     for part in edit.slices:
-        mask = places.setdefault(
-            part.name, torch.zeros_like(before[part.name], dtype=torch.bool, device="cpu")
-        )
-        mask.index_fill_(part.axis, part.neurons, True)
+        if part.name in before:
+            empty = torch.zeros_like(before[part.name], dtype=torch.bool, device="cpu")
+            places.setdefault(part.name, empty).index_fill_(part.axis, part.neurons, True)
     with edit.applied(model):
         differs = _differences(before, model)
     changed = sum(int(mask.sum()) for mask in differs.values())
     inside = sum(int((differs[name] & mask).sum()) for name, mask in places.items() if name in differs)
     after = sum(int(mask.sum()) for mask in _differences(before, model).values())
-    return pd.Series(
-        {
-            "numbers": sum(tensor.numel() for tensor in before.values()),
-            "may_change": sum(int(mask.sum()) for mask in places.values()),
-            "changed": changed,
-            "changed_elsewhere": changed - inside,
-            "changed_after_removal": after,
-        }
-    )
+    return {
+        "numbers": sum(tensor.numel() for tensor in before.values()),
+        "may_change": sum(int(mask.sum()) for mask in places.values()),
+        "changed": changed,
+        "changed_elsewhere": changed - inside,
+        "changed_after_removal": after,
+    }
 
 
 def _differences(before: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Where a model's tensors differ from a copy in any bit: name -> boolean mask, for those that differ."""
+    """Where a model's tensors differ from copies in any bit: name -> boolean mask, for those that differ."""
     now = model.state_dict()
     return {
         name: _bits_differ(old, now[name]).cpu()

@@ -163,6 +163,17 @@ def test_scores_are_the_gradient_of_a_neurons_gate(name, model, processor, branc
         assert slope == pytest.approx(float(scores.values[0, layer, neuron]), rel=0.05)
 
 
+@pytest.mark.parametrize("branch", ["text", "vision"])
+def test_scores_do_not_depend_on_the_batch(model, processor, branch):
+    """Pictures of different size, questions of different length, alone and together, in passes of any size."""
+    asked = of_modality(questions(3), "image_text")
+    choices = {"top_k": 2, "n_steps": 2, "completeness": False}
+    alone = locate(model, processor, asked, branch, batch_size=1, **choices)
+    together = locate(model, processor, asked, branch, batch_size=3, max_rows=6, **choices)
+    scale = alone.values.abs().max()
+    torch.testing.assert_close(together.values / scale, alone.values / scale, atol=1e-4, rtol=1e-3)
+
+
 def test_prune_edit_undo_evaluate_save_reload(name, model, processor, tmp_path):
     before = fingerprint(model)
     paths = [select(located(model, processor, branch), top_k=2) for branch in ("text", "vision")]
