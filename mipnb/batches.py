@@ -45,8 +45,7 @@ def encode(processor, questions: Sequence[Question], with_answer: bool = True, d
     record = family_of(processor)
     packed = _prompts(processor, record, questions, pictured == {True})
     types = packed[record.token_types] if record.token_types else [None] * len(questions)
-    end = record.turn_end or processor.tokenizer.eos_token
-    tails = [_answer(processor.tokenizer, q.answer + end) if with_answer else [] for q in questions]
+    tails = [answer_tokens(processor, question.answer) if with_answer else [] for question in questions]
     rows = [
         _row(prompt, tail, {record.token_types: kinds} if record.token_types else {})
         for prompt, kinds, tail in zip(packed["input_ids"], types, tails, strict=True)
@@ -106,9 +105,10 @@ def decode_image(encoded: bytes) -> Image.Image:
         raise ValueError(f"{len(encoded)} bytes do not decode as a picture: {error}") from error
 
 
-def _answer(tokenizer, text: str) -> list[int]:
-    """The answer's tokens, with no start token of their own."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def answer_tokens(processor, answer: str) -> list[int]:
+    """The answer's tokens and its end token, with no start token of their own."""
+    end = family_of(processor).turn_end or processor.tokenizer.eos_token
+    return processor.tokenizer(answer + end, add_special_tokens=False)["input_ids"]
 
 
 def _row(prompt: list[int], tail: list[int], types: dict[str, list[int]]) -> dict[str, list[int]]:

@@ -46,7 +46,8 @@ def fitting(work: Callable[[int], Result], most: int, what: str = "rows") -> tup
                 raise
         # the error is let go of by now, and with it all that its frames held
         clear_device_cache(garbage_collection=True)
-        warnings.warn(f"out of memory with {most} {what} at a time: going on with {most // 2}", stacklevel=2)
+        told = f"out of memory with {most} {what} at a time: going on with {most // 2}"
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
         most //= 2
 
 

@@ -54,9 +54,9 @@ def float32_arithmetic(model: nn.Module) -> Iterator[None]:
 
 
 def _small_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters of what is neither a linear layer nor an embedding."""
+    """Parameters of what is neither a linear layer nor an embedding; kinds of linear layers of their own among them."""
     for module in model.modules():
-        if not isinstance(module, nn.Linear | nn.Embedding):
+        if type(module) is not nn.Linear and not isinstance(module, nn.Embedding):
             yield from module.parameters(recurse=False)
 
 

@@ -46,8 +46,8 @@ class Prefix:
             pad_token_id: what shorter ones are padded with, on the left.
 
         Returns:
-            What the model, or its `generate`, is given: input_ids, attention_mask, position_ids int64 (prompts, tokens) of
-            the whole prompts, and the cache as past_key_values, which belongs to the caller.
+            What the model's `generate` is given (the model itself: see `unseen`): input_ids, attention_mask, position_ids
+            int64 (prompts, tokens) of the whole prompts, and the cache as past_key_values, which belongs to the caller.
         """
         index = torch.tensor(rows, device=self.ids.device)
         ids, mask = (tensor.to(self.ids) for tensor in _padded_left(tails, pad_token_id))
@@ -58,6 +58,12 @@ class Prefix:
         cache.batch_select_indices(index)
         ids = torch.cat([self.ids[index], ids], dim=1)
         return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
+
+
+def unseen(batch: dict) -> dict:
+    """What the model itself is given of an extended batch: the tokens that its cache does not hold, under the whole mask."""
+    seen = batch["past_key_values"].get_seq_length()
+    return batch | {name: batch[name][:, seen:] for name in ("input_ids", "position_ids")}
 
 
 def shared_prefix(
