@@ -49,7 +49,7 @@ class Prefix:
             What the model's `generate` is given (the model itself: see `unseen`): input_ids, attention_mask, position_ids
             int64 (prompts, tokens) of the whole prompts, and the cache as past_key_values, which belongs to the caller.
         """
-        index = torch.tensor(rows, device=self.ids.device)
+        index = torch.tensor(rows)  # on the CPU: layers may lie on several devices
         ids, mask = (tensor.to(self.ids) for tensor in _padded_left(tails, pad_token_id))
         mask = torch.cat([self.mask[index], mask], dim=1)  # (prompts, shared + own tokens)
         positions = (mask.cumsum(1) - 1).clamp_min(0) + self.shift[index]
