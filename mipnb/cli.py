@@ -59,11 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     publish.add_argument("--name", metavar="RUN", default="pocket", help="name of the run (default: pocket)")
     publish.set_defaults(command=_publish)
+    paths = commands.add_parser(
+        "paths", help="score tensors that the paper's authors released", allow_abbrev=False
+    )
+    _add_convert(paths.add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `mipnb run`."""
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    """Adds the options by which a command takes a run's parameters."""
     add = parser.add_argument
     add(
         "--params",
@@ -81,6 +85,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="one parameter; wins over files",
     )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb run`."""
+    _add_parameters(parser)
+    add = parser.add_argument
     add(
         "--from",
         dest="start",
@@ -92,6 +102,22 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="RUN", help="name of the run: its folder is runs/RUN")
     add("--force", action="store_true", help="run even what is up to date")
     parser.set_defaults(command=_run)
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    """Adds `mipnb paths convert`."""
+    parser = commands.add_parser(
+        "convert",
+        help="a released score tensor (.pt) as our file (.safetensors), or our scores as one",
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="scores: .pt or .safetensors")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write, of the other kind")
+    parser.add_argument(
+        "--path", action="store_true", help="write the forget set's path, for reuse_paths, in place of scores"
+    )
+    _add_parameters(parser)
+    parser.set_defaults(command=_convert, name=None)
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +143,14 @@ def _run(options: argparse.Namespace) -> int:
     for outcome in failed:
         print(f"mipnb: {outcome.error}", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    """Converts between released score tensors and our files."""
+    from mipnb.reuse import convert
+
+    print(convert(options.source, options.target, _parameters(options), as_path=options.path))
+    return 0
 
 
 def _publish(options: argparse.Namespace) -> int:

@@ -187,7 +187,9 @@ def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu") 
         dtype: "float32" or "bfloat16".
         device: "cpu", "cuda", ...
     """
-    torch.set_flush_denormal(True)  # before torch's threads start: they keep it, and fading moments stay cheap
+    torch.set_flush_denormal(
+        True
+    )  # before torch's threads start: they keep it, and fading moments stay cheap
     if Path(folder).is_dir():
         verify_checksums(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, dtype))
