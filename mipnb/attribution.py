@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from mipnb import models
-from mipnb.batches import IGNORED, Batch, take_batch
+from mipnb.batches import IGNORED, Batch, n_pictures, take_batch
 from mipnb.hooks import undisturbed
 from mipnb.models import FFN
 from mipnb.probe import TARGETS, Probe
@@ -164,8 +164,8 @@ def _check_batch(batch: Batch, branch: str, names: Sequence[str] | None) -> tupl
         raise ValueError(
             f"the vision branch needs image questions; the batch holds {sorted(batch)} and no pixel_values"
         )
-    pictures = len(batch.get("image_grid_thw", batch["labels"]))
-    if pictures != len(batch["labels"]):
+    pictures = n_pictures(batch)
+    if pictures not in (None, len(batch["labels"])):
         raise ValueError(
             f"{pictures} pictures for {len(batch['labels'])} samples; expected one picture a sample"
         )

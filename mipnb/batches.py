@@ -1,65 +1,89 @@
-"""From questions to tensors: chat template, picture patches, answer labels, and repeating a batch by whole samples."""
+"""From questions to tensors: chat template, pictures, answer labels, and repeating a batch by whole samples."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mipnb.benchmarks import Question
+from mipnb.families import Family, family_of
 
 Batch = dict[str, Tensor]
-#: keys whose rows are patches or pictures, not samples
-_PACKED = ("pixel_values", "image_grid_thw")
+#: what the pictures of a batch become: packed patches with their grids, or one row a picture
+_PICTURES = ("pixel_values", "image_grid_thw")
 IGNORED = -100
 
 
 def encode(processor, questions: Sequence[Question], with_answer: bool = True, device: str = "cpu") -> Batch:
-    """Encode questions of one modality.
+    """Encode questions of one modality for the family that the processor belongs to.
 
     Args:
-        processor: a Qwen-VL processor (tokenizer, chat template, image processor).
+        processor: of a known family (tokenizer, chat template, image processor), from `load_processor`.
         questions: all with a picture, or all without.
         with_answer: append the answer and its end token, make labels and pad right; else pad left, for generating.
 
     Returns:
-        input_ids, attention_mask, mm_token_type_ids: int64 (batch, tokens); labels: int64 (batch, tokens), -100 outside
-        the answer and its end token; pixel_values float32 (patches, dim) and image_grid_thw int64 (batch, 3) with pictures.
+        input_ids, attention_mask and, if the family takes them, token types: int64 (batch, tokens); labels: int64
+        (batch, tokens), -100 outside the answer and its end token. With pictures pixel_values float32: (patches, dim)
+        with image_grid_thw int64 (batch, 3) for a family that packs them, else (batch, channels, height, width).
 
     Raises:
-        ValueError: no questions, or pictures in some questions only.
+        ValueError: no questions, pictures in some questions only, a processor of no known family, or one that cuts
+            a picture into several.
     """
     pictured = {question.image is not None for question in questions}
     if len(pictured) != 1:
         raise ValueError(
             f"a batch needs questions of one modality; got {len(questions)} with pictures in some, not all"
         )
-    packed = _prompts(processor, questions, pictured == {True})
+    record = family_of(processor)
+    packed = _prompts(processor, record, questions, pictured == {True})
+    types = packed[record.token_types] if record.token_types else [None] * len(questions)
+    end = record.turn_end or processor.tokenizer.eos_token
+    tails = [_answer(processor.tokenizer, q.answer + end) if with_answer else [] for q in questions]
     rows = [
-        _row(processor.tokenizer, ids, types, question.answer if with_answer else None)
-        for ids, types, question in zip(
-            packed["input_ids"], packed["mm_token_type_ids"], questions, strict=True
-        )
+        _row(prompt, tail, {record.token_types: kinds} if record.token_types else {})
+        for prompt, kinds, tail in zip(packed["input_ids"], types, tails, strict=True)
     ]
     batch = _pad(rows, processor.tokenizer.pad_token_id, left=not with_answer)
     if not with_answer:
         del batch["labels"]
-    batch |= {key: torch.as_tensor(packed[key]) for key in _PACKED if key in packed}
+    batch |= {key: torch.as_tensor(np.asarray(packed[key])) for key in _PICTURES if key in packed}
+    if n_pictures(batch) not in (None, len(questions)):
+        raise ValueError(
+            f"the processor made {n_pictures(batch)} pictures of {len(questions)}: expected one a question; switch "
+            "off its cutting of pictures into several (do_pan_and_scan, do_image_splitting)"
+        )
     return {key: tensor.to(device) for key, tensor in batch.items()}
 
 
-def _prompts(processor, questions: Sequence[Question], pictured: bool) -> dict:
+def _prompts(processor, record: Family, questions: Sequence[Question], pictured: bool) -> dict:
+    """Token ids, token types (lists, unpadded) and pictures of the prompts, the answers' turn opened."""
     content = [
         [{"type": "image"}] * pictured + [{"type": "text", "text": question.prompt}] for question in questions
     ]
     chats = [[{"role": "user", "content": parts}] for parts in content]
     text = processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-    images = [decode_image(question.image) for question in questions] if pictured else None
-    return processor(text=text, images=images, return_mm_token_type_ids=True)
+    start = processor.tokenizer.bos_token
+    return processor(
+        text=text,
+        images=[decode_image(question.image) for question in questions] if pictured else None,
+        return_mm_token_type_ids=bool(record.token_types),
+        add_special_tokens=not (start and text[0].startswith(start)),  # or there would be two start tokens
+    )
+
+
+def n_pictures(batch: Batch) -> int | None:
+    """How many pictures a batch holds; None without."""
+    if "pixel_values" not in batch:
+        return None
+    return len(batch.get("image_grid_thw", batch["pixel_values"]))
 
 
 def decode_image(encoded: bytes) -> Image.Image:
@@ -70,18 +94,22 @@ def decode_image(encoded: bytes) -> Image.Image:
         raise ValueError(f"{len(encoded)} bytes do not decode as a picture: {error}") from error
 
 
-def _row(tokenizer, prompt: list[int], types: list[int], answer: str | None) -> dict[str, list[int]]:
-    tail = [] if answer is None else tokenizer(answer + tokenizer.eos_token)["input_ids"]
+def _answer(tokenizer, text: str) -> list[int]:
+    """The answer's tokens, with no start token of their own."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _row(prompt: list[int], tail: list[int], types: dict[str, list[int]]) -> dict[str, list[int]]:
     return {
         "input_ids": [*prompt, *tail],
         "attention_mask": [1] * (len(prompt) + len(tail)),
-        "mm_token_type_ids": [*types, *([0] * len(tail))],
+        **{name: [*kinds, *([0] * len(tail))] for name, kinds in types.items()},
         "labels": [IGNORED] * len(prompt) + tail,
     }
 
 
 def _pad(rows: list[dict[str, list[int]]], pad_token_id: int, left: bool) -> Batch:
-    fill = {"input_ids": pad_token_id, "attention_mask": 0, "mm_token_type_ids": 0, "labels": IGNORED}
+    fill = dict.fromkeys(rows[0], 0) | {"input_ids": pad_token_id, "labels": IGNORED}
     width = max(len(row["input_ids"]) for row in rows)
 
     def padded(values: list[int], value: int) -> list[int]:
@@ -111,12 +139,11 @@ def repeat_batch(batch: Batch, times: int) -> Batch:
 
 def take_batch(batch: Batch, start: int, stop: int) -> Batch:
     """Samples start..stop of a batch, with their pictures (one picture a sample)."""
-    part = {key: tensor[start:stop] for key, tensor in batch.items() if key not in _PACKED}
     if "image_grid_thw" not in batch:
-        return part
+        return {key: tensor[start:stop] for key, tensor in batch.items()}
+    part = {key: tensor[start:stop] for key, tensor in batch.items() if key != "pixel_values"}
     ends = torch.cat([torch.zeros(1, dtype=torch.long), batch["image_grid_thw"].prod(-1).cpu().cumsum(0)])
-    pixels = batch["pixel_values"][ends[start] : ends[min(stop, len(ends) - 1)]]
-    return part | {"pixel_values": pixels, "image_grid_thw": batch["image_grid_thw"][start:stop]}
+    return part | {"pixel_values": batch["pixel_values"][ends[start] : ends[min(stop, len(ends) - 1)]]}
 
 
 def answer_logprob(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
+from mipnb.models import input_device
 
 ANSWER_COLUMNS = [
     "split", "person_id", "task", "modality", "prompt", "answer", "value", "options", "generated",
@@ -39,7 +40,7 @@ def generate(
     answers = [""] * len(questions)
     settings = _greedy(model, processor, max_new_tokens)
     for indices in _like_batches(questions, batch_size):
-        batch = encode(processor, [questions[i] for i in indices], with_answer=False, device=model.device)
+        batch = encode(processor, [questions[i] for i in indices], with_answer=False, device=input_device(model))
         with torch.inference_mode():
             tokens = model.generate(**batch, generation_config=settings)
         new = tokens[:, batch["input_ids"].shape[1] :]  # (batch, new tokens)

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import nn
 
 from mipnb.artefacts import project_root, write_json
-from mipnb.models import BRANCHES, FAMILIES, ffns, fingerprint
+from mipnb.models import BRANCHES, family, ffns, fingerprint
 from mipnb.pocket.recipe import RECIPE, make_base, make_vanilla
 
 
@@ -65,7 +65,7 @@ def anatomy(model: nn.Module) -> pd.DataFrame:
     rows = {}
     for branch in BRANCHES:
         nets = ffns(model, branch)
-        prefix = FAMILIES[model.config.model_type][branch].layers + "."
+        prefix = family(model.config.model_type).branch(branch).layers + "."
         weights = tuple(f"{name}." for net in nets for name in (*net.input_names, net.output_name))
         rows[f"{branch} branch"] = {
             "layers": len(nets), "neurons_a_layer": nets[0].n_neurons, "neurons": sum(net.n_neurons for net in nets),

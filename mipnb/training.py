@@ -77,7 +77,7 @@ def answer_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 def parameter_groups(model: nn.Module, learning_rate: float, tower_share: float) -> list[dict]:
     """AdamW groups: the vision tower learns at `tower_share` of the rate."""
-    tower = list(model.model.visual.parameters())
+    tower = list(vision_tower(model).parameters())
     own = {id(parameter) for parameter in tower}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in own]
     return [{"params": rest, "lr": learning_rate}, {"params": tower, "lr": learning_rate * tower_share}]

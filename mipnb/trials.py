@@ -11,10 +11,11 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from mipnb.artefacts import atomic_path, require
+from mipnb.artefacts import require
 from mipnb.batches import Batch
 from mipnb.benchmarks import Question, forget_ids, load_training, retain_ids
 from mipnb.edits import Edit, same_bits
+from mipnb.models import save_model
 from mipnb.overlay import Overlay, overlay
 from mipnb.paths import NeuronPath
 from mipnb.rmisu import EditConfig, forget_pass, optimiser, pools, retain_pass
@@ -173,11 +174,9 @@ def sizes(files: dict[str, Path]) -> pd.DataFrame:
 
 
 def save_edited(model: nn.Module, processor, edit: Edit, folder: str | Path) -> Path:
-    """The model with an edit in it, as a plain transformers folder (weights, processor), whole or not at all."""
-    with edit.applied(model), atomic_path(folder) as temporary:
-        model.save_pretrained(temporary)
-        processor.save_pretrained(temporary)
-    return Path(folder)
+    """The model with an edit in it, as a plain transformers folder; ValueError if the disk has no room for it."""
+    with edit.applied(model):
+        return save_model(model, processor, folder)
 
 
 def question_counts(sets: dict[str, Sequence[Question]]) -> pd.DataFrame:

@@ -1,0 +1,119 @@
+"""Where a model comes from: a local folder or the hub; and what is refused before any weight is loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import GatedRepoError
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
+
+from mipnb.artefacts import read_json, sha256, under_root
+from mipnb.families import BRANCHES, FAMILIES, family
+from mipnb.networks import ffns
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def model_source(name: str | Path) -> str:
+    """The folder's path, or the hub id, that a name stands for.
+
+    A folder that exists is meant, absolute or counted from the project's root. Otherwise `owner/name` is a hub id,
+    unless `owner` is a folder of the project, in which no such model is.
+
+    Raises:
+        FileNotFoundError: neither; the message says what was looked for.
+    """
+    folder = under_root(name)
+    if folder.is_dir():
+        return str(folder)
+    if _HUB_ID.fullmatch(str(name)) and not folder.parent.is_dir():
+        return str(name)
+    raise FileNotFoundError(
+        f"there is no folder {folder}, and {str(name)!r} is no hub id (owner/name): give a model folder, or a hub id"
+    )
+
+
+def read_config(name: str | Path, revision: str = "") -> PreTrainedConfig:
+    """The configuration of a model that mipnb can work with.
+
+    Args:
+        name: a local folder, or a hub id.
+        revision: commit, tag or branch of a hub model; "" for its default.
+
+    Raises:
+        FileNotFoundError: no folder, no model in it, or a hub model that cannot be had (gated, unknown, offline).
+        ValueError: a text-only model, or a family without a record.
+    """
+    source = model_source(name)
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        found = sorted(path.name for path in Path(source).iterdir())[:5]
+        raise FileNotFoundError(
+            f"there is no model in {source} (no config.json; it holds {found or 'nothing'}); give another folder, "
+            "or make the model by `-p retrain true`"
+        )
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision or "main")
+    except OSError as error:
+        raise _unavailable(source, revision, error) from None
+    if config.model_type not in FAMILIES and not hasattr(config, "vision_config"):
+        raise ValueError(
+            f"{source} is a text-only model (model_type {config.model_type!r}, no vision_config): "
+            f"expected a vision-language model of a family in {', '.join(sorted(FAMILIES))}"
+        )
+    family(config.model_type)
+    return config
+
+
+def _unavailable(source: str, revision: str, error: OSError) -> FileNotFoundError:
+    """What to say, and to do, about a hub model that transformers could not get."""
+    cause = error.__cause__ or error.__context__ or error
+    gated = isinstance(cause, GatedRepoError) or "gated" in str(error).lower()
+    reason = "it is gated: accept its licence on the hub and log in with `hf auth login`" if gated else (
+        "it does not exist there, is private, or cannot be reached and is not in the local cache: check the name"
+    )  # fmt: skip
+    which = f"{source} (revision {revision})" if revision else source
+    return FileNotFoundError(
+        f"the hub model {which} cannot be had: {reason}; fetch it once where there is a connection with "
+        f"`hf download {source}`, or give a local folder. transformers says: {str(error).splitlines()[0]}"
+    )
+
+
+def check_model(name: str | Path, revision: str = "") -> PreTrainedConfig:
+    """All that can be known to be wrong with a model without loading it; returns its configuration.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_config`; a file of a folder with checksums is missing or damaged.
+    """
+    config = read_config(name, revision)
+    source = model_source(name)
+    if Path(source).is_dir():
+        verify_checksums(source)
+    return config
+
+
+def ffn_sizes(folder: str | Path, revision: str = "") -> dict[str, tuple[int, int]]:
+    """(layers, neurons a layer) of each branch, from the configuration and an empty model; loads no weights."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(read_config(folder, revision))
+    found = {branch: ffns(model, branch) for branch in BRANCHES}
+    return {branch: (len(items), items[0].n_neurons) for branch, items in found.items()}
+
+
+def verify_checksums(folder: str | Path) -> None:
+    """Compare a folder's files with its checksums.json, if it has one.
+
+    Raises:
+        ValueError: a file is missing or damaged; the message names it and how to get it back.
+    """
+    folder = Path(folder)
+    if not (folder / "checksums.json").exists():
+        return
+    for name, expected in read_json(folder / "checksums.json").items():
+        found = sha256(folder / name) if (folder / name).exists() else "no such file"
+        if found != expected:
+            raise ValueError(
+                f"{folder / name} is damaged: sha256 {found}, expected {expected}. Restore it with "
+                f"`git checkout -- {folder}`, or remake it with `mipnb run -p retrain True`."
+            )
