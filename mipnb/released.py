@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from mipnb import models
 from mipnb.artefacts import atomic_path, sha256, under_root
 from mipnb.benchmarks import Question, forget_ids, load_training
+from mipnb.families import family, lookup
 from mipnb.locating import IMAGE_TEXT, TEXT, of_modality, question_names
 from mipnb.paths import NeuronPath, select
 from mipnb.scores import Scores
@@ -30,6 +32,27 @@ PREFIXES = {"text": "text_ja_", "vision": "multi_fisher_"}
 _MODALITIES = {"text": TEXT, "vision": IMAGE_TEXT}
 
 
+class Size(NamedTuple):
+    """A branch of a model: layers that an answer depends on, neurons a layer, and all layers there are.
+
+    The two counts differ where a tower's features leave it before its end (LLaVA-1.5); a released file may have either.
+    """
+
+    layers: int
+    neurons: int
+    all_layers: int
+
+
+def branch_sizes(model: nn.Module) -> dict[str, Size]:
+    """The size of each branch of a model, which may be empty (`sources.empty_model`)."""
+    sizes = {}
+    for branch in PREFIXES:
+        networks = models.ffns(model, branch)
+        there = lookup(model.config, family(model.config.model_type).branch(branch).count)
+        sizes[branch] = Size(len(networks), networks[0].n_neurons, there)
+    return sizes
+
+
 @dataclass(frozen=True, eq=False)
 class Released:
     """One released file, checked against model and benchmark.
@@ -37,7 +60,8 @@ class Released:
     Attributes:
         file: where it is.
         branch: "text" or "vision".
-        values: (samples, layers, neurons), in the file's dtype, mapped from disk: nothing is read until used.
+        values: (samples, layers, neurons), in the file's dtype, mapped from disk: nothing is read until used. Layers
+            that no answer depends on are left out.
         names: per sample "<person>/<how manieth>", see `locating.question_names`.
         forget_rows: which samples are of people to forget.
     """
@@ -106,14 +130,14 @@ def read_tensor(file: str | Path) -> Tensor:
 
 
 def read_released(
-    file: str | Path, branch: str, sizes: Mapping[str, tuple[int, int]], root: str | Path, ratio: int
+    file: str | Path, branch: str, sizes: Mapping[str, Size], root: str | Path, ratio: int
 ) -> Released:
     """One released file, checked.
 
     Args:
         file: the .pt file.
         branch: "text" or "vision".
-        sizes: (layers, neurons a layer) of each branch, from `models.ffn_sizes`.
+        sizes: of the model, from `branch_sizes`.
         root: the benchmark.
         ratio: forget ratio, percent.
 
@@ -130,18 +154,22 @@ def read_released(
     questions = _questions_of(file, len(values), branch, root, ratio)
     forgotten = set(forget_ids(root, ratio))
     rows = [row for row, question in enumerate(questions) if question.person_id in forgotten]
+    values = values[:, : sizes[branch].layers]
     return Released(Path(file), branch, values, tuple(question_names(questions)), tuple(rows))
 
 
-def _check_shape(file: str | Path, values: Tensor, branch: str, sizes: Mapping) -> None:
-    found = tuple(values.shape[1:])
-    if found != tuple(sizes[branch]):
-        fits = [other for other in sizes if tuple(sizes[other]) == found]
+def _check_shape(file: str | Path, values: Tensor, branch: str, sizes: Mapping[str, Size]) -> None:
+    fits = [name for name, size in sizes.items() if _fits(values, size)]
+    if branch not in fits:
         hint = f"it fits the {fits[0]} branch" if fits else "it is of another model"
         raise ValueError(
-            f"{file} has {found[0]} layers x {found[1]} neurons; the model's {branch} branch has "
-            f"{sizes[branch][0]} x {sizes[branch][1]}: {hint}"
+            f"{file} has {values.shape[1]} layers x {values.shape[2]} neurons; the model's {branch} branch has "
+            f"{sizes[branch].layers} x {sizes[branch].neurons}: {hint}"
         )
+
+
+def _fits(values: Tensor, size: Size) -> bool:
+    return values.shape[1] in (size.layers, size.all_layers) and values.shape[2] == size.neurons
 
 
 def _questions_of(
@@ -165,7 +193,7 @@ def _questions_of(
 
 
 def find_released(
-    folder: str | Path, sizes: Mapping[str, tuple[int, int]], root: str | Path, ratio: int
+    folder: str | Path, sizes: Mapping[str, Size], root: str | Path, ratio: int
 ) -> dict[str, Released]:
     """The one fitting file of each branch in a folder, which may hold files of other models and benchmarks.
 
@@ -219,15 +247,9 @@ def released_paths(
         model: the vanilla model.
         top_k: per branch, neurons that each sample adds to a layer.
     """
-    sizes = {branch: _size(model, branch) for branch in PREFIXES}
     fingerprint = models.fingerprint(model)
-    found = find_released(folder, sizes, root, ratio)
+    found = find_released(folder, branch_sizes(model), root, ratio)
     return [found[branch].path(fingerprint, top_k[branch], str(root)) for branch in PREFIXES]
-
-
-def _size(model: nn.Module, branch: str) -> tuple[int, int]:
-    networks = models.ffns(model, branch)
-    return len(networks), networks[0].n_neurons
 
 
 def write_released(scores: Scores, file: str | Path) -> bool:

@@ -13,8 +13,16 @@ from torch import nn
 from mipnb import models
 from mipnb.artefacts import stage_dir, under_root
 from mipnb.paths import NeuronPath, random_path
-from mipnb.released import branch_of, find_released, read_released, released_paths, write_released
+from mipnb.released import (
+    branch_of,
+    branch_sizes,
+    find_released,
+    read_released,
+    released_paths,
+    write_released,
+)
 from mipnb.scores import Scores
+from mipnb.sources import empty_model, model_source, read_config
 from mipnb.trials import load_paths
 
 BRANCHES = models.BRANCHES
@@ -104,16 +112,17 @@ def check_given(params: BaseModel) -> None:
     _check_one(params)
     if not params.reuse_paths and not params.use_released_paths:
         return
-    sizes = models.ffn_sizes(under_root(params.model_dir))
+    sizes = branch_sizes(empty_model(read_config(params.model_dir)))
     if params.use_released_paths:
         find_released(params.use_released_paths, sizes, params.benchmark_dir, params.forget_ratio)
         return
     for file in stored_files(params.reuse_paths):
         path = NeuronPath.load(file)
-        if (len(path.layers), path.n_neurons) != tuple(sizes[path.branch]):
+        size = sizes[path.branch]
+        if (len(path.layers), path.n_neurons) != (size.layers, size.neurons):
             raise ValueError(
                 f"{file} has {len(path.layers)} layers of {path.n_neurons} neurons; the model's {path.branch} branch "
-                f"has {sizes[path.branch][0]} of {sizes[path.branch][1]}: it is of another model, locate anew"
+                f"has {size.layers} of {size.neurons}: it is of another model, locate anew"
             )
 
 
@@ -143,11 +152,10 @@ def convert(source: str | Path, target: str | Path, params: BaseModel, as_path: 
         raise ValueError(
             f"cannot make {target} of {source}: expected .pt and .safetensors, or scores .safetensors and .pt"
         )
-    folder, branch = under_root(params.model_dir), branch_of(source)
-    released = read_released(
-        source, branch, models.ffn_sizes(folder), params.benchmark_dir, params.forget_ratio
-    )
-    fingerprint = models.fingerprint(models.load_model(folder))
+    branch = branch_of(source)
+    sizes = branch_sizes(empty_model(read_config(params.model_dir)))
+    released = read_released(source, branch, sizes, params.benchmark_dir, params.forget_ratio)
+    fingerprint = models.fingerprint(models.load_model(model_source(params.model_dir)))
     if as_path:
         path = released.path(fingerprint, getattr(params, f"{branch}_top_k"), params.benchmark_dir)
         path.save(target)

@@ -14,11 +14,19 @@ from mipnb import reuse
 from mipnb.cli import main
 from mipnb.models import fingerprint
 from mipnb.paths import NeuronPath, random_path
-from mipnb.released import find_released, read_released, read_tensor, released_paths, write_released
+from mipnb.released import (
+    Size,
+    branch_sizes,
+    find_released,
+    read_released,
+    read_tensor,
+    released_paths,
+    write_released,
+)
 from mipnb.reuse import check_given, edited_paths, stored_paths
 from mipnb.scores import Scores
 
-SIZES = {"text": (3, 24), "vision": (3, 20)}
+SIZES = {"text": Size(3, 24, 3), "vision": Size(3, 20, 4)}
 PEOPLE = ("b", "a", "c")  # the file's order, which is not that of the IDs
 PAIRS = 2  # questions a person and modality
 TOP_K = {"text": 2, "vision": 3}
@@ -53,7 +61,7 @@ def model():
 
 def tensor(branch: str, samples: int, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(samples, *SIZES[branch], generator=generator).to(dtype)
+    return torch.randn(samples, *SIZES[branch][:2], generator=generator).to(dtype)
 
 
 def save(folder: Path, name: str, values: object) -> Path:
@@ -95,6 +103,13 @@ def test_a_file_of_the_forget_set_alone_is_taken_whole(root: Path, tmp_path: Pat
     found = read_released(file, "vision", SIZES, root, 5)
     assert found.names == ("a/0", "a/1", "c/0", "c/1")
     assert found.forget_rows == (0, 1, 2, 3)
+
+
+def test_layers_that_no_answer_depends_on_are_cut_off(root: Path, tmp_path: Path):
+    values = torch.randn(6, 4, 20)
+    found = read_released(save(tmp_path, "multi_fisher_all_x.pt", values), "vision", SIZES, root, 5)
+    assert torch.equal(found.scores("f").values, values[:, :3])
+    assert branch_sizes(tiny_vl()) == {"text": Size(3, 24, 3), "vision": Size(3, 20, 3)}
 
 
 def test_ties_at_the_last_chosen_neuron_are_counted(root: Path, tmp_path: Path):
@@ -232,12 +247,13 @@ def test_a_run_edits_given_paths_or_its_own(root: Path, tmp_path: Path, stored: 
 
 
 def test_given_paths_are_checked_before_any_work(root: Path, tmp_path: Path, stored: dict, monkeypatch):
-    monkeypatch.setattr(reuse.models, "ffn_sizes", lambda folder: SIZES)
+    monkeypatch.setattr(reuse, "read_config", lambda name: name)
+    monkeypatch.setattr(reuse, "empty_model", lambda config: tiny_vl())
     check_given(settings(root))
     check_given(settings(root, reuse_paths=str(tmp_path / "earlier")))
     with pytest.raises(FileNotFoundError, match="there is no"):
         check_given(settings(root, use_released_paths=str(tmp_path / "none")))
-    monkeypatch.setattr(reuse.models, "ffn_sizes", lambda folder: {"text": (3, 24), "vision": (4, 20)})
+    monkeypatch.setattr(reuse, "branch_sizes", lambda model: SIZES | {"vision": Size(4, 20, 4)})
     with pytest.raises(ValueError, match=r"3 layers of 20 neurons; the model's vision branch has 4 of 20"):
         check_given(settings(root, reuse_paths=str(tmp_path / "earlier")))
 
