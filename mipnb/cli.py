@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     publish.add_argument("--name", metavar="RUN", default="pocket", help="name of the run (default: pocket)")
     publish.set_defaults(command=_publish)
+    _add_estimate(
+        commands.add_parser("estimate", help="memory, passes and hours of a run on a GPU", allow_abbrev=False)
+    )
     paths = commands.add_parser(
         "paths", help="score tensors that the paper's authors released", allow_abbrev=False
     )
@@ -104,6 +107,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_run)
 
 
+def _add_estimate(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb estimate`."""
+    _add_parameters(parser)
+    add = parser.add_argument
+    add("--tflops", type=float, metavar="N", help="peak throughput of the GPU, TFLOP/s (default: as printed)")
+    add("--utilisation", type=float, metavar="SHARE", default=0.3, help="share of it in use (default: 0.3)")
+    add("--write", action="store_true", help="write the estimate into the header of each --params file")
+    add("--measure", action="store_true", help="compare with what a few questions take here, on the CPU")
+    parser.set_defaults(command=_estimate, name=None)
+
+
 def _add_convert(commands: argparse._SubParsersAction) -> None:
     """Adds `mipnb paths convert`."""
     parser = commands.add_parser(
@@ -143,6 +157,21 @@ def _run(options: argparse.Namespace) -> int:
     for outcome in failed:
         print(f"mipnb: {outcome.error}", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    """Estimates a run, writes estimates into parameter files, or compares one with measurements."""
+    from mipnb import estimates
+
+    if options.write:
+        print("\n".join(f"wrote {estimates.write_header(_parameter_file(name))}" for name in options.params))
+        return 0
+    params = _parameters(options)
+    if options.measure:
+        print(estimates.measured_text(params))
+        return 0
+    print(estimates.estimate_text(params, options.tflops, options.utilisation))
+    return 0
 
 
 def _convert(options: argparse.Namespace) -> int:
