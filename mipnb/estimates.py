@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mipnb.artefacts import atomic_path, project_root
 from mipnb.params import Params, read_parameters
-from mipnb.planner import GB, GPUS, USABLE, UTILISATION, Step, plan, read_plan, with_throughput
+from mipnb.planner import GB, GPUS, USABLE, UTILISATION, Gpu, Step, plan, read_plan, with_throughput
 
 BEGIN = "# estimate: begin (written by mipnb estimate --write)"
 END = "# estimate: end"
@@ -21,28 +22,41 @@ _HEADINGS = (
 def estimate_text(params: Params, tflops: float | None = None, utilisation: float = UTILISATION) -> str:
     """What a run takes on GPUs of 24, 40 and 80 GiB, and what was assumed for it.
 
+    Args:
+        params: of the run.
+        tflops: peak throughput in place of the GPUs' own.
+        utilisation: share of it in use.
+
     Raises:
         ValueError: an unknown model or benchmark, or a throughput that is not above 0 (a share: at most 1).
     """
     if not 0 < utilisation <= 1:
         raise ValueError(f"--utilisation {utilisation}: expected a share above 0 and at most 1")
-    shape, work = read_plan(params)
     gpus = with_throughput(GPUS, tflops)
+    return "\n".join([*_estimate(params, gpus, utilisation), *_notes(params, gpus, utilisation)])
+
+
+def _estimate(params: Params, gpus: Sequence[Gpu], utilisation: float) -> list[str]:
+    """Model, benchmark, and a table of steps."""
+    shape, work = read_plan(params)
     steps = plan(params, shape, work, gpus, utilisation)
     text, pictured = work.questions
-    lines = [
+    return [
         f"{shape.name}: {shape.weights / 1e9:.2f} billion weights in {params.dtype}; neurons {_neurons(shape)}",
         f"{work.name}: {work.people[0]} people to forget, {work.people[1]} to keep; a text question has {text.positions} "
         f"positions, one with a picture {pictured.positions} ({pictured.patches} patches, {work.side} px)",
         *step_table(steps),
-        "hours together: " + ", ".join(f"{hours:.1f} ({memory} GB)" for memory, hours in _together(steps)),
-        "Memory in GB (10^9 bytes) at the batch planned with; fits: the largest power of two in "
-        f"{USABLE:.0%} of the GPU; 0: not even one question.",
-        f"Hours at {utilisation:.0%} of "
-        + ", ".join(f"{_tflops(gpu, params):g} TFLOP/s ({gpu.memory} GB {gpu.name})" for gpu in gpus)
-        + "; without notebooks' diagnostics.",
+        "hours together: " + ", ".join(f"{hours} ({memory} GB)" for memory, hours in _together(steps)),
     ]
-    return "\n".join(lines)
+
+
+def _notes(params: Params, gpus: Sequence[Gpu], utilisation: float) -> list[str]:
+    """What the numbers are of, and the throughput they assume."""
+    rates = ", ".join(f"{_tflops(gpu, params):g} TFLOP/s ({gpu.memory} GB {gpu.name})" for gpu in gpus)
+    return [
+        f"Memory in GB (10^9 bytes) at the batch planned with; fits: the largest power of two in {USABLE:.0%} of the GPU.",
+        f"Hours, without notebooks' diagnostics, at {utilisation:.0%} of {rates}.",
+    ]
 
 
 def _neurons(shape) -> str:
@@ -78,12 +92,16 @@ def _counts(passes: tuple[int, int]) -> str:
     return f"{passes[0]} + {passes[1]}"
 
 
-def _together(steps: Iterable[Step]) -> list[tuple[int, float]]:
+def _together(steps: Sequence[Step]) -> list[tuple[int, str]]:
     """Hours of all steps by GPU memory."""
     hours: dict[int, float] = {}
     for step in steps:
         hours[step.gpu.memory] = hours.get(step.gpu.memory, 0.0) + step.hours
-    return list(hours.items())
+    return [(memory, _hours(total, 1)) for memory, total in hours.items()]
+
+
+def _hours(hours: float, digits: int) -> str:
+    return "does not fit" if math.isnan(hours) else f"{hours:.{digits}f}"
 
 
 def step_table(steps: Iterable[Step]) -> list[str]:
@@ -101,7 +119,7 @@ def _row(step: Step) -> tuple[str, ...]:
     sizes = (step.weights, step.optimiser, step.activations, step.peak)
     memory = (f"{size / GB:.1f}" for size in sizes)
     fits = "256+" if step.fits == 256 else str(step.fits)
-    counts = (f"{step.forward}", f"{step.backward}", f"{step.hours:.2f}")
+    counts = (f"{step.forward}", f"{step.backward}", _hours(step.hours, 2))
     return (step.name, f"{step.gpu.memory} GB", f"{step.batch} of {step.asked}", fits, *memory, *counts)
 
 
@@ -109,10 +127,13 @@ def header(file: str | Path) -> str:
     """The header of a parameter file: the estimate of its settings, and of the profile `ours` laid over them."""
     ours = project_root() / "params" / f"{OURS}.yaml"
     profiles = {"as it stands": [file], f"with --params {OURS} after it": [file, ours]}
-    lines = [BEGIN]
+    lines = []
     for told, files in profiles.items():
-        lines += [f"{told}:", *estimate_text(read_parameters(files)).splitlines(), ""]
-    return "\n".join([lines[0], *(f"# {line}".rstrip() for line in lines[1:-1]), END])
+        params = read_parameters(files)
+        lines += [f"{told}:", *_estimate(params, GPUS, UTILISATION), ""]
+    return "\n".join(
+        [BEGIN, *(f"# {line}".rstrip() for line in [*lines, *_notes(params, GPUS, UTILISATION)]), END]
+    )
 
 
 def write_header(file: str | Path) -> Path:

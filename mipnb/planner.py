@@ -7,6 +7,8 @@ weights read at the memory's bandwidth, whichever takes longer: an order of magn
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -54,7 +56,7 @@ class Step:
         batch: what is planned with, the smaller of the two.
         weights, optimiser, activations: bytes; the optimiser's with the trained values and their gradients.
         forward, backward: numbers of passes.
-        hours: all of them.
+        hours: all of them; NaN if nothing fits.
     """
 
     name: str
@@ -111,8 +113,13 @@ def read_plan(params: Params) -> tuple[Shape, Workload]:
     Raises:
         ValueError: no configuration of the model, or no assumptions for the benchmark, see `shapes`, `workload`.
     """
-    shape = read_shape(*find_config(params.model_dir, params.base_dir))
+    shape = _shape(params.model_dir, params.base_dir)
     return shape, read_workload(params.benchmark_dir, params.forget_ratio, shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _shape(*names: str) -> Shape:
+    return read_shape(*find_config(*names))
 
 
 def locating_load(params: Params, shape: Shape, work: Workload, batch: int) -> Load:
@@ -196,9 +203,8 @@ def _step(name: str, gpu: Gpu, params: Params, shape: Shape, work: Workload, uti
     load = load_at(params, shape, work, batch)
     peak_rate = gpu.tflops_float32 if params.dtype == "float32" else gpu.tflops
     seconds = load.seconds(peak_rate * TERA * utilisation, gpu.bandwidth * GB)
-    return Step(
-        name, gpu, asked, fits, batch, weights, load.optimiser, load.activations, *load.counts, seconds / 3600
-    )
+    hours = seconds / 3600 if room(batch) else math.nan
+    return Step(name, gpu, asked, fits, batch, weights, load.optimiser, load.activations, *load.counts, hours)
 
 
 def with_throughput(gpus: Sequence[Gpu], tflops: float | None) -> tuple[Gpu, ...]:

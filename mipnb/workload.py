@@ -78,7 +78,7 @@ def read_workload(benchmark_dir: str, forget_ratio: int, shape: Shape) -> Worklo
         others=_pair(entry["others"]),
         test_set=entry["test_set"],
         questions=_questions(entry, shape),
-        side=entry["image_side"],
+        side=shape.side or entry["image_side"],
     )
 
 
