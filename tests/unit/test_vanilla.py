@@ -12,11 +12,7 @@ GOOD = {"VQA": 1.0, "QA": 1.0, "VGEN": 1.0, "GEN": 1.0}
 
 
 def results(**changes):
-    cells = {
-        (s, t): v
-        for s in ("forget", "retain", "celebrity", "test_forget", "test_retain")
-        for t, v in GOOD.items()
-    }
+    cells = {(s, t): v for s in ("forget", "retain", "celebrity", "test_forget", "test_retain") for t, v in GOOD.items()}
     cells |= {("holdout", "VQA"): 0.2, ("holdout", "QA"): 0.2, ("swapped", "VGEN"): 0.1}
     cells |= {("no vision FFN", "VQA"): 0.5, ("no text FFN", "QA"): 0.1}
     cells |= {tuple(key.split("__")): value for key, value in changes.items()}
