@@ -21,7 +21,7 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
     Raises:
         FileNotFoundError: If a folder is missing.
         ValueError: If the forget ratio does not exist, a shipped model is damaged, or the model has fewer
-            neurons or layers than the parameters ask for.
+            neurons or layers than the parameters ask for, or given paths do not fit model or benchmark.
     """
     if "benchmark_dir" in taken:
         _check_benchmark(params, "forget_ratio" in taken)
@@ -34,6 +34,10 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
             _check_model(params, name)
     if "model_dir" in taken:
         _check_sizes(params, taken)
+    if "reuse_paths" in taken and (params.reuse_paths or params.use_released_paths):
+        from mipnb.reuse import check_given
+
+        check_given(params)
 
 
 def _check_benchmark(params: Params, with_ratio: bool) -> None:

@@ -62,13 +62,41 @@ def _parser() -> argparse.ArgumentParser:
     )
     publish.add_argument("--name", metavar="RUN", default="pocket", help="name of the run (default: pocket)")
     publish.set_defaults(command=_publish)
+    _add_estimate(
+        commands.add_parser("estimate", help="memory, passes and hours of a run on a GPU", allow_abbrev=False)
+    )
+    paths = commands.add_parser(
+        "paths", help="score tensors that the paper's authors released", allow_abbrev=False
+    )
+    _add_convert(paths.add_subparsers(required=True, metavar="COMMAND"))
     return parser
+
+
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    """Adds the options by which a command takes a run's parameters."""
+    add = parser.add_argument
+    add(
+        "--params",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="parameter file; may be repeated, later ones win",
+    )
+    add(
+        "-p",
+        dest="given",
+        metavar=("NAME", "VALUE"),
+        nargs=2,
+        action="append",
+        default=[],
+        help="one parameter; wins over files",
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `mipnb run`."""
-    add = parser.add_argument
     _add_parameters(parser)
+    add = parser.add_argument
     add(
         "--from",
         dest="start",
@@ -82,24 +110,31 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_run)
 
 
-def _add_parameters(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that give parameters."""
-    parser.add_argument(
-        "--params",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="parameter file; may be repeated, later ones win",
+def _add_estimate(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb estimate`."""
+    _add_parameters(parser)
+    add = parser.add_argument
+    add("--tflops", type=float, metavar="N", help="peak throughput of the GPU, TFLOP/s (default: as printed)")
+    add("--utilisation", type=float, metavar="SHARE", default=0.3, help="share of it in use (default: 0.3)")
+    add("--write", action="store_true", help="write the estimate into the header of each --params file")
+    add("--measure", action="store_true", help="compare with what a few questions take here, on the CPU")
+    parser.set_defaults(command=_estimate, name=None)
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    """Adds `mipnb paths convert`."""
+    parser = commands.add_parser(
+        "convert",
+        help="a released score tensor (.pt) as our file (.safetensors), or our scores as one",
+        allow_abbrev=False,
     )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="scores: .pt or .safetensors")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write, of the other kind")
     parser.add_argument(
-        "-p",
-        dest="given",
-        metavar=("NAME", "VALUE"),
-        nargs=2,
-        action="append",
-        default=[],
-        help="one parameter; wins over files",
+        "--path", action="store_true", help="write the forget set's path, for reuse_paths, in place of scores"
     )
+    _add_parameters(parser)
+    parser.set_defaults(command=_convert, name=None)
 
 
 def _add_validate(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +169,29 @@ def _run(options: argparse.Namespace) -> int:
     for outcome in failed:
         print(f"mipnb: {outcome.error}", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    """Estimates a run, writes estimates into parameter files, or compares one with measurements."""
+    from mipnb import estimates
+
+    if options.write:
+        print("\n".join(f"wrote {estimates.write_header(_parameter_file(name))}" for name in options.params))
+        return 0
+    params = _parameters(options)
+    if options.measure:
+        print(estimates.measured_text(params))
+        return 0
+    print(estimates.estimate_text(params, options.tflops, options.utilisation))
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    """Converts between released score tensors and our files."""
+    from mipnb.reuse import convert
+
+    print(convert(options.source, options.target, _parameters(options), as_path=options.path))
+    return 0
 
 
 def _publish(options: argparse.Namespace) -> int:

@@ -65,6 +65,17 @@ class Params(BaseModel):
     lora_batch_size: int = Field(4, ge=1, description="questions of each modality a LoRA step")
     lora_save_every: int = Field(100, ge=1, description="LoRA steps between two checkpoints")
 
+    use_released_paths: str = Field(
+        "",
+        json_schema_extra=_INPUT,
+        description="folder of the authors' score tensors (.pt), used in place of locating; empty: locate",
+    )
+    reuse_paths: str = Field(
+        "",
+        json_schema_extra=_INPUT | {"inside": "03_paths/paths"},
+        description="a run's folder, or stored paths, edited in place of locating anew; empty: locate",
+    )
+
     n_steps: int = Field(4, ge=1, le=1024, description="m, integration steps (Eq. 4)")
     rule: Literal["right", "midpoint", "gauss"] = Field(
         "right", description="where the steps lie; right is the paper's k/m"

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
 from mipnb.artefacts import read_json, sha256, under_root
@@ -117,10 +118,15 @@ def check_model(name: str | Path, revision: str = "") -> PreTrainedConfig:
     return config
 
 
+def empty_model(config: PreTrainedConfig) -> nn.Module:
+    """A model of a configuration on the meta device: all shapes, no values, no memory."""
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
 def ffn_sizes(folder: str | Path, revision: str = "") -> dict[str, tuple[int, int]]:
     """(layers, neurons a layer) of each branch, from the configuration and an empty model; loads no weights."""
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(read_config(folder, revision))
+    model = empty_model(read_config(folder, revision))
     found = {branch: ffns(model, branch) for branch in BRANCHES}
     return {branch: (len(items), items[0].n_neurons) for branch, items in found.items()}
 

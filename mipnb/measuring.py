@@ -1,0 +1,81 @@
+"""Counting a model's passes and its peak of live tensor memory, to hold the planner's figures against."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+@dataclass
+class Counted:
+    """Passes seen: forward passes begun (one that stops at a layer counts), backward passes made."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@contextmanager
+def counted_passes(model: nn.Module) -> Iterator[Counted]:
+    """Counts a model's forward passes by a hook, and calls into autograd, while the context lasts."""
+    seen = Counted()
+
+    def began(module: nn.Module, args: tuple) -> None:
+        seen.forward += 1
+
+    handle = model.register_forward_pre_hook(began)
+    run_backward = torch.autograd.graph._engine_run_backward
+    callers = (torch.autograd, torch.autograd.graph)
+
+    def counted(*args, **options):
+        seen.backward += 1
+        return run_backward(*args, **options)
+
+    for module in callers:
+        module._engine_run_backward = counted
+    try:
+        yield seen
+    finally:
+        handle.remove()
+        for module in callers:
+            module._engine_run_backward = run_backward
+
+
+class LiveMemory(TorchDispatchMode):
+    """Bytes of all tensor storages that operations make while the context lasts, now and at the peak.
+
+    What CUDA's `max_memory_allocated` is for a GPU, on any device, apart from what a single kernel uses inside.
+    A model's own weights, given at the start, do not count.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        kept = (*model.parameters(), *model.buffers())
+        self._known = {tensor.untyped_storage()._cdata for tensor in kept}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(found):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor.untyped_storage())
+        return found
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known or size == 0:
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
