@@ -46,7 +46,7 @@ def ingredients(stage: Stage, params: Params, run: Path, stages: Mapping[str, St
     taken = {name: getattr(params, name) for name in notebook_parameters(stage.notebook) if name != "run_dir"}
     inputs: dict[str, str] = {}
     for name in taken:
-        if (Params.model_fields[name].json_schema_extra or {}).get("input"):
+        if taken[name] and (Params.model_fields[name].json_schema_extra or {}).get("input"):
             inputs |= _digests(under_root(taken[name]), str(taken[name]))
     for earlier in stage.reads:
         inputs |= {f"{earlier}/{name}": digest for name, digest in outputs(stages[earlier], run).items()}
