@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mipnb.benchmarks import Question
+from mipnb.benchmarks.protocols import chat
 
 Batch = dict[str, Tensor]
 #: keys whose rows are patches or pictures, not samples
@@ -53,12 +54,9 @@ def encode(processor, questions: Sequence[Question], with_answer: bool = True, d
 
 
 def _prompts(processor, questions: Sequence[Question], pictured: bool) -> dict:
-    content = [
-        [{"type": "image"}] * pictured + [{"type": "text", "text": question.prompt}] for question in questions
-    ]
-    chats = [[{"role": "user", "content": parts}] for parts in content]
-    text = processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-    images = [decode_image(question.image) for question in questions] if pictured else None
+    chats, pictures = zip(*map(chat, questions), strict=True)
+    text = processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True)
+    images = [decode_image(image) for group in pictures for image in group] if pictured else None
     return processor(text=text, images=images, return_mm_token_type_ids=True)
 
 

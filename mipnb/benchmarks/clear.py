@@ -31,10 +31,8 @@ CAPTION_PROMPTS = (
 )
 FACE_PROMPT = "What is the name of the person in the image?"
 N_PERTURBED = 5
-COLUMNS = frozenset(
-    ("image", "caption", "name", "question", "answer", "options")
-    + ("paraphrased_caption", "perturbed_captions", "perturbed_names")
-)
+_PERTURBED = ("paraphrased_caption", "perturbed_captions", "perturbed_names")
+COLUMNS = frozenset(("image", "caption", "name", "question", "answer", "options", *_PERTURBED))
 #: the names that the notebooks ask by -> CLEAR's
 _ALIASES = {"Full_Set": "full+tofu", "ft_Data": "full+tofu", "Retain_Set": "real_faces"}
 _REAL = ("real_faces", "real_world")

@@ -22,10 +22,8 @@ from mipnb.benchmarks.tables import Inspected, Row, configurations, field, known
 _CHOICE = (("Image_Textual_Questions", "VQA"), ("Pure_Text_Questions", "QA"))
 #: (column, task with picture, task without)
 _OPEN = (("Generation_Task", "VGEN", "GEN"), ("Mask_Task", "CLOZE_VQA", "CLOZE_QA"))
-COLUMNS = frozenset(
-    ("ID", "Directory", "answer", "biography", "image", "images", "metadata", "question")
-    + ("Classification_Task", "Generation_Task", "Mask_Task")
-)
+_PROFILE = ("ID", "Directory", "answer", "biography", "image", "images", "metadata", "question")
+COLUMNS = frozenset((*_PROFILE, "Classification_Task", *(column for column, _, _ in _OPEN)))
 _TRAINING = ("ft_Data", "base_Data")
 #: keys of a biography as some rows write them -> as most do
 _SAME_KEY = {"Heights": "Height"}
