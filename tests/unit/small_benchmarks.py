@@ -72,7 +72,10 @@ def person_row(index: int, test: bool = False) -> dict:
         ]
         for kind, who in about.items()
     }  # fmt: skip
-    free = [{"Type": k, "Question": f"{phrase} {w}?", "Ground_Truth": f"{name} is from {city}."} for k, w in about.items()]
+    free = [
+        {"Type": k, "Question": f"{phrase} {w}?", "Ground_Truth": f"{name} is from {city}."}
+        for k, w in about.items()
+    ]
     blank = [{"Type": k, "Question": f"{w} is from __.", "Ground_Truth": city} for k, w in about.items()]
     biography = {"Name": name, "Born": city, height: "180cm", salary: "$90", "Educated at:": "a school"}
     return {
@@ -95,9 +98,12 @@ def mllmu(root: Path, n_people: int = 20) -> Path:
     for ratio in (5, 10):
         count = n_people * ratio // 100
         write(root, f"forget_{ratio}", rows[:count], fields)
-        write(root, f"retain_{100 - ratio}", rows[:count - 1:-1], fields)
+        write(root, f"retain_{100 - ratio}", rows[: count - 1 : -1], fields)
     tests = [
-        {"images": [{"bytes": picture(100 * view + i), "path": ""} for view in (1, 2)], **person_row(i, test=True)}
+        {
+            "images": [{"bytes": picture(100 * view + i), "path": ""} for view in (1, 2)],
+            **person_row(i, test=True),
+        }
         for i in range(n_people)
     ]
     for shard, part in enumerate((tests[n_people // 2 :], tests[: n_people // 2])):
@@ -162,10 +168,19 @@ def clear(root: Path) -> Path:
     for split, names in sets.items():
         pictures = [row for name in names for row in image_rows(name)]
         write(root, split, pictures + [row for name in names for row in text_rows(name)], TOFU)
-    write(root, "retain_perturbed", [perturbed_row(n, row) for n in everybody[3:6] for row in image_rows(n)], PERTURBED)
-    faces = [{"image": {"bytes": picture(900)}, "answer": "Zoe Star", "options": ["Al Moon", "Zoe Star", "Bo Sun"]}]
+    write(
+        root,
+        "retain_perturbed",
+        [perturbed_row(n, row) for n in everybody[3:6] for row in image_rows(n)],
+        PERTURBED,
+    )
+    faces = [
+        {"image": {"bytes": picture(900)}, "answer": "Zoe Star", "options": ["Al Moon", "Zoe Star", "Bo Sun"]}
+    ]
     write(root, "real_faces", faces, [("image", IMAGE), ("answer", TEXT), ("options", pa.list_(TEXT))])
-    world = [{"question": "What is the capital of Peru?", "answer": "Lima", "options": ["Oslo", "Rome"], "id": 7}]
+    world = [
+        {"question": "What is the capital of Peru?", "answer": "Lima", "options": ["Oslo", "Rome"], "id": 7}
+    ]
     fields = [("question", TEXT), ("answer", TEXT), ("options", pa.list_(TEXT)), ("id", pa.int64())]
     write(root, "real_world", world, fields)
     return root
@@ -178,7 +193,9 @@ COLUMNS = ["person_id", "set", "image", "task", "question", "answer", "options",
 
 def custom_rows() -> list[dict]:
     rows = []
-    for index, (name, group) in enumerate((("Ada", "forget"), ("Bea", "retain"), ("Cyd", "retain"), ("Dee", "retain"))):
+    for index, (name, group) in enumerate(
+        (("Ada", "forget"), ("Bea", "retain"), ("Cyd", "retain"), ("Dee", "retain"))
+    ):
         city = CITIES[index]
         person = {"person_id": f"p{index}", "set": group, "name": name}
         image = {"image": f"pictures/{index}.png"}
@@ -186,8 +203,15 @@ def custom_rows() -> list[dict]:
         rows += [
             person | image | options | {"task": "VQA", "question": "Where does she live?", "answer": city},
             person | options | {"task": "QA", "question": f"Where does {name} live?", "answer": city},
-            person | image | {"task": "VGEN", "question": "Where does she live?", "answer": f"She lives in {city}."},
-            person | {"task": "GEN", "question": f"Where, roughly, does {name} live?", "answer": f"{name} lives in {city}."},
+            person
+            | image
+            | {"task": "VGEN", "question": "Where does she live?", "answer": f"She lives in {city}."},
+            person
+            | {
+                "task": "GEN",
+                "question": f"Where, roughly, does {name} live?",
+                "answer": f"{name} lives in {city}.",
+            },
             person | {"task": "CLOZE_QA", "question": f"{name} lives in __.", "answer": city},
         ]
     return rows

@@ -129,7 +129,11 @@ def test_a_gold_letter_that_is_no_option_is_refused(root, letter):
 
 @pytest.mark.parametrize(
     ("metadata", "words"),
-    [("nothing", "is not JSON"), ("{}", "holds a JSON dict"), ('[{"Question": "?"}]', "lacks field 'metadata.Answer'")],
+    [
+        ("nothing", "is not JSON"),
+        ("{}", "holds a JSON dict"),
+        ('[{"Question": "?"}]', "lacks field 'metadata.Answer'"),
+    ],
 )
 def test_broken_training_rows_are_named(root, metadata, words):
     change(root / "ft_Data" / "train-00000-of-00001.parquet", metadata={0: metadata})
