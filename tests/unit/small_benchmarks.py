@@ -66,12 +66,10 @@ def person_row(index: int, test: bool = False) -> dict:
     height, salary = KEYS[index % 3]
     phrase = "Which city is the birthplace of" if test else "Where was"
     about = {"Image_Textual": "this person", "Pure_Text": name}
+    options = {"Options": dict(zip("ABCD", CITIES, strict=True)), "Correct_Answer": "ABCD"[index % 4]}
     choice = {
-        f"{kind}_Questions": [
-            {"Question": f"{phrase} {who}?", "Options": dict(zip("ABCD", CITIES, strict=True)), "Correct_Answer": "ABCD"[index % 4]}
-        ]
-        for kind, who in about.items()
-    }  # fmt: skip
+        f"{kind}_Questions": [{"Question": f"{phrase} {who}?", **options}] for kind, who in about.items()
+    }
     free = [
         {"Type": k, "Question": f"{phrase} {w}?", "Ground_Truth": f"{name} is from {city}."}
         for k, w in about.items()
@@ -91,7 +89,7 @@ def training_row(index: int) -> dict:
 
 
 def mllmu(root: Path, n_people: int = 20) -> Path:
-    """MLLMU-Bench at 5 and 10 %: Test_Set in two shards with `images`, `Directory` in Full_Set alone, ft_Data from the last on."""
+    """MLLMU-Bench at 5 and 10 %: Test_Set in two shards with `images`, `Directory` in Full_Set alone, ft_Data backwards."""
     rows = [{"image": {"bytes": picture(i), "path": ""}, **person_row(i)} for i in range(n_people)]
     fields = [("image", IMAGE), *PROFILE]
     write(root, "Full_Set", [row | {"Directory": "x"} for row in rows], [*fields, ("Directory", TEXT)])
@@ -136,9 +134,8 @@ def authors(count: int = 10) -> list[str]:
 
 def image_rows(name: str, n_images: int = 2) -> list[dict]:
     seed = sum(name.encode()) * 10
-    return [
-        {"image": {"bytes": picture(seed + view)}, "caption": f"{name} reads book {view} at a desk."} for view in range(n_images)
-    ]  # fmt: skip
+    captions = [f"{name} reads book {view} at a desk." for view in range(n_images)]
+    return [{"image": {"bytes": picture(seed + view)}, "caption": text} for view, text in enumerate(captions)]
 
 
 def text_rows(name: str) -> list[dict]:

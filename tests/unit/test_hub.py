@@ -22,7 +22,7 @@ def test_a_folder_is_taken_as_it_is(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
         benchmark_folder(str(tmp_path / "nowhere"), COMMIT)
 
 
