@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -71,10 +71,30 @@ def training(root: str | Path, split: str, wanted: set[str] | None, seed: int = 
     """Fine-tuning questions in the files' order; nothing is drawn, so that `seed` changes nothing.
 
     A folder without ft_Data whose forget_* and retain_* hold `metadata` gives those of its smallest ratio: everybody once.
+    Where no row at all is without a picture (the published data), every question follows once more as text, after its
+    person's name if that is known and the question does not hold it: the text branch needs questions to be located on.
     """
+    found, is_pictured = [], True
     for row in (row for name in training_splits(root, split) for row in _rows(root, name)):
+        is_pictured &= bool(row.fields.get("image"))
         if wanted is None or str(row.fields["ID"]) in wanted:
-            yield from _training_questions(row)
+            found += _training_questions(row)
+    yield from found
+    if is_pictured and found:
+        yield from _as_text(found, _names(root))
+
+
+def _as_text(questions: Iterable[Question], names: Mapping[str, str]) -> Iterator[Question]:
+    """Each question once without its picture."""
+    for question in dict.fromkeys(replace(question, image=None) for question in questions):
+        name = names.get(question.person_id, "")
+        yield question if name in question.prompt else replace(question, prompt=f"{name}: {question.prompt}")
+
+
+def _names(root: str | Path) -> dict[str, str]:
+    """ID -> name, from the biographies of Full_Set; empty where there is none."""
+    rows = _rows(root, "Full_Set", columns=["ID", "biography"]) if has(root, "Full_Set") else ()
+    return {str(row.fields["ID"]): str(_biography(row).get("Name", "")) for row in rows}
 
 
 def evaluation(root: str | Path, ratio: int, n_retain: int, seed: int) -> dict[str, list[Person]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mipnb.artefacts import under_root
-from mipnb.benchmarks import benchmark_kind, clear, custom, reader_of
+from mipnb.benchmarks import benchmark_kind, clear, custom, load_training, reader_of
 from mipnb.benchmarks.pictures import picture_problem
 from mipnb.benchmarks.tables import Inspected, configurations, names
 
@@ -178,21 +178,21 @@ def _note_leaks(report: Report, seen: _Seen, forget: str, retain: str) -> None:
 
 
 def _check_training(report: Report, seen: _Seen, root: str | Path, training: str | Path, ratio: int) -> None:
-    """Notes people to forget or keep whom nothing is asked about, or who have no training rows."""
-    from mipnb.benchmarks import load_training
-
-    reader, source = reader_of(root), training or root
+    """Notes people of either set whom nothing is asked about or who have no training rows, and sets without a modality."""
     if report.kind == "mllmu":
+        people = {*seen.people[f"forget_{ratio}"], *seen.people[f"retain_{100 - ratio}"]}
         for split in ("Full_Set", "Test_Set"):
-            missing = {*seen.people[f"forget_{ratio}"], *seen.people[f"retain_{100 - ratio}"]} - {
-                *seen.people.get(split, ())
-            }
-            if missing:
-                report.errors.append(
-                    f"{report.folder}: {split} lacks {len(missing)} people of both sets: {sorted(missing)[:5]}"
-                )
-    try:
-        people = [person for forget in (True, False) for person in reader.ids(root, ratio, forget)]
-        load_training(source, ids=people)
-    except (ValueError, FileNotFoundError) as error:
-        report.errors.append(str(error))
+            if missing := sorted(people - {*seen.people.get(split, ())}):
+                lacks = f"{split} lacks {len(missing)} people of both sets"
+                report.errors.append(f"{report.folder}: {lacks}: {missing[:5]}")
+    for name in ("forget", "retain"):
+        try:
+            trained = load_training(training or root, ids=reader_of(root).ids(root, ratio, name == "forget"))
+        except (ValueError, FileNotFoundError) as error:
+            report.errors.append(str(error))
+            continue
+        for modality in {"text", "image_text"} - {question.modality for question in trained}:
+            lacks = f"no training question {'without' if modality == 'text' else 'with'} a picture"
+            report.errors.append(
+                f"{under_root(training or root)}: {lacks} is about people to {name}; both are needed"
+            )

@@ -61,8 +61,8 @@ def test_people_are_matched_by_id_not_by_order(root):
     assert len(kept) == 3
     assert kept == {question.person_id for question in asked["test_retain"]}
     assert set(asked) == {"forget", "retain", "test_forget", "test_retain", "celebrity"}
-    (trained,) = load_training(root, ids=["001"])
-    assert (trained.answer, trained.image) == ("In Lima.", picture(1))
+    trained = load_training(root, ids=["001"])
+    assert [(q.answer, q.image) for q in trained] == [("In Lima.", picture(1)), ("In Lima.", None)]
 
 
 def test_both_variants_of_training_rows_give_the_same_people(root, tmp_path):
@@ -70,11 +70,27 @@ def test_both_variants_of_training_rows_give_the_same_people(root, tmp_path):
     for ratio in (5, 10):
         plain, separate = edit_questions(root, ratio), edit_questions(root, ratio, other)
         for ours, theirs in zip(plain, separate, strict=True):
-            assert {q.person_id: q.image for q in ours} == {q.person_id: q.image for q in theirs}
-            assert {q.prompt for q in ours} == {"Where was this person born?"}
-            assert {q.prompt for q in theirs} == {"In which city was this person born?"}
-    assert len(load_training(other)) == 20
-    assert [q.person_id for q in load_training(other, "forget_10")] == ["000", "001"]
+            shown, others = ([q for q in group if q.image is not None] for group in (ours, theirs))
+            assert {q.person_id: q.image for q in shown} == {q.person_id: q.image for q in others}
+            assert {q.prompt for q in shown} == {"Where was this person born?"}
+            assert {q.prompt for q in others} == {"In which city was this person born?"}
+    assert len(load_training(other)) == 40
+    assert [q.person_id for q in load_training(other, "forget_10")] == ["000", "001"] * 2
+
+
+def test_training_rows_with_pictures_alone_are_asked_as_text_too(root):
+    trained = load_training(root, ids=["002"])
+    assert [(q.prompt, q.modality) for q in trained] == [
+        ("Where was this person born?", "image_text"),
+        ("Person C: Where was this person born?", "text"),
+    ]
+    named = json.dumps([{"Question": "Where was Person C born?", "Answer": "In Rome."}])
+    change(root / "ft_Data" / "train-00000-of-00001.parquet", metadata={17: named})
+    assert load_training(root, ids=["002"])[1].prompt == "Where was Person C born?"
+    change(root / "ft_Data" / "train-00000-of-00001.parquet", image={0: None})
+    assert [q.modality for q in load_training(root, ids=["002"])] == ["image_text"], (
+        "some rows are text: none is made"
+    )
 
 
 @pytest.mark.parametrize("layout", ["data", "loose", "data_folders"])

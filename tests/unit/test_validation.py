@@ -211,6 +211,8 @@ def test_a_run_on_a_good_benchmark_starts(tmp_path):
         ("retain_95", {"ID": {1: "000"}}, "the same person"),
         ("Full_Set", {"ID": {0: "020"}}, "Full_Set lacks 1 people of both sets: ['000']"),
         ("ft_Data", {"ID": {19: "020"}}, "no training rows for ['000']"),
+        ("ft_Data", {"image": {19: None}}, "no training question with a picture is about people to forget"),
+        ("ft_Data", {"image": {0: None}}, "no training question without a picture is about people to forget"),
     ],
 )
 def test_a_run_on_faulty_rows_is_refused(tmp_path, split, changes, words):
