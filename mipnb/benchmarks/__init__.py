@@ -11,14 +11,14 @@ from types import ModuleType
 
 from mipnb.artefacts import under_root
 from mipnb.benchmarks import clear, custom, mllmu
-from mipnb.benchmarks.hub import benchmark_folder
+from mipnb.benchmarks.hub import benchmark_folder, benchmark_name
 from mipnb.benchmarks.protocols import PROTOCOLS, under_protocol, with_shots
 from mipnb.benchmarks.questions import LETTERS, TASKS, Person, Question, choice_prompt, draw_questions
 from mipnb.benchmarks.tables import configurations
 
 __all__ = [
-    "KINDS", "LETTERS", "PROTOCOLS", "TASKS", "Person", "Question", "benchmark_folder", "benchmark_kind", "choice_prompt",
-    "draw_questions", "evaluation_questions", "forget_ids", "forget_ratios", "has_split", "load_people", "load_training",
+    "KINDS", "LETTERS", "PROTOCOLS", "TASKS", "Person", "Question", "benchmark_folder", "benchmark_kind",
+    "benchmark_name", "choice_prompt", "draw_questions", "evaluation_questions", "forget_ids", "forget_ratios", "has_split", "load_people", "load_training",
     "reader_of", "retain_ids",
 ]  # fmt: skip
 

@@ -70,3 +70,10 @@ def _snapshot(name: str, revision: str) -> Path:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def benchmark_name(root: str | Path) -> str:
+    """What to call a benchmark in tables: its folder's name, or for a snapshot of the hub the data set's."""
+    folder = under_root(root).resolve()
+    is_snapshot = folder.parent.name == "snapshots" and "--" in folder.parents[1].name
+    return folder.parents[1].name.split("--")[-1] if is_snapshot else folder.name

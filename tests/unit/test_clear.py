@@ -96,14 +96,19 @@ def test_text_rows_have_no_picture_and_get_a_name_of_their_own_set(root):
 
 
 def test_a_text_row_that_names_somebody_kept_stays_in_the_forget_set(root):
-    row = {"question": {-1: f"Who inspired {EVERYBODY[5]}?"}}
-    for split in ("forget10+tofu", "full+tofu"):
-        file = root / split / "train-00000-of-00001.parquet"
-        at = -1 if split.startswith("forget") else len(EVERYBODY) * 2 + 3
-        change(file, question={at: row["question"][-1]})
+    for split, at in (("forget10+tofu", -1), ("full+tofu", 10 * 2 + 3)):
+        change(root / split / "train-00000-of-00001.parquet", question={at: f"Who inspired {EVERYBODY[5]}?"})
     kept = load_training(root, ids=retain_ids(root, 10))
     assert "Who inspired" not in " ".join(question.prompt for question in kept)
     assert "Who inspired" in " ".join(q.prompt for q in load_training(root, ids=forget_ids(root, 10)))
+
+
+def test_a_text_row_that_names_somebody_of_a_smaller_forget_set_stays_in_its_own(root):
+    for split, at in (("forget10+tofu", -1), ("retain95+tofu", 9 * 2 + 1), ("full+tofu", 10 * 2 + 3)):
+        change(root / split / "train-00000-of-00001.parquet", question={at: f"Who inspired {EVERYBODY[0]}?"})
+    forgotten, kept = (load_training(root, ids=ids(root, 5)) for ids in (forget_ids, retain_ids))
+    assert "Who inspired" not in " ".join(question.prompt for question in forgotten)
+    assert "Who inspired" in " ".join(question.prompt for question in kept)
 
 
 def test_training_rows_are_read_from_the_sets_where_full_is_missing(root):

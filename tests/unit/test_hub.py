@@ -9,7 +9,7 @@ from huggingface_hub import constants, errors
 from small_benchmarks import mllmu
 
 from mipnb import cli
-from mipnb.benchmarks import benchmark_folder, forget_ids
+from mipnb.benchmarks import benchmark_folder, benchmark_name, forget_ids
 from mipnb.params import Params
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -48,6 +48,8 @@ def test_offline_a_snapshot_that_was_fetched_is_used(tmp_path, monkeypatch):
     snapshot = mllmu(tmp_path / "datasets--MLLMMU--MLLMU-Bench" / "snapshots" / COMMIT)
     assert benchmark_folder(NAME, COMMIT) == snapshot
     assert forget_ids(benchmark_folder(NAME, COMMIT), 5) == ["000"]
+    assert benchmark_name(snapshot) == "MLLMU-Bench"
+    assert benchmark_name(snapshot.parent) == "snapshots"
 
 
 def failing(error: type[Exception], **more):

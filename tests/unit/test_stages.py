@@ -6,8 +6,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mipnb.stages import descendants, find_stage, load_stages, notebook_parameters
-from mipnb.state import code_files
+from mipnb.params import Params
+from mipnb.stages import Stage, descendants, find_stage, load_stages, notebook_parameters
+from mipnb.state import code_files, ingredients
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures" / "notebooks"
@@ -34,6 +35,16 @@ def test_the_table_keeps_order_and_names():
     assert [stage.name for stage in stages] == ["01_numbers", "02_sum", "03_show"]
     assert stages[1].reads == ("01_numbers",)
     assert stages[1].writes == ("sum.json",)
+
+
+def test_a_folder_that_is_not_given_is_no_input(tmp_path: Path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.parquet").write_bytes(b"a")
+    notebook = write_notebook(tmp_path / "01_one.ipynb", 'training_dir: str = ""', tag="parameters")
+    stage = Stage("01_one", notebook)
+    for folder, files in (("", []), (str(tmp_path / "rows"), [f"{tmp_path / 'rows'}/a.parquet"])):
+        found = ingredients(stage, Params(training_dir=folder), tmp_path, {})
+        assert list(found["inputs"]) == files
 
 
 def test_every_numbered_notebook_is_in_the_table():

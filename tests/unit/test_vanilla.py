@@ -73,3 +73,11 @@ def test_shuffled_batches_see_every_question_once_an_epoch():
     stream = shuffled([Question(str(i), "FT", "", "") for i in range(6)], 2, seed=1)
     epoch = [question.person_id for _ in range(3) for question in next(stream)]
     assert sorted(epoch) == [str(i) for i in range(6)]
+
+
+def test_what_the_benchmark_does_not_ask_is_not_demanded():
+    found = results()
+    without = bars(found[(found.split != "holdout") & (found.task != "QA")])
+    assert without.met.all()
+    assert len(without) == len(bars(found)) - 2 - 3 - 2 - 1  # strangers; knows, unseen phrasing, lost: of QA
+    assert set(without.task) == {"VQA", "VGEN", "GEN"}
