@@ -18,8 +18,8 @@ from mipnb.benchmarks.tables import configurations
 
 __all__ = [
     "KINDS", "LETTERS", "PROTOCOLS", "TASKS", "Person", "Question", "benchmark_folder", "benchmark_kind",
-    "benchmark_name", "choice_prompt", "draw_questions", "evaluation_questions", "forget_ids", "forget_ratios", "has_split", "load_people", "load_training",
-    "reader_of", "retain_ids",
+    "benchmark_name", "choice_prompt", "draw_questions", "evaluation_questions", "forget_ids",
+    "forget_ratios", "has_split", "load_people", "load_training", "reader_of", "retain_ids",
 ]  # fmt: skip
 
 KINDS: dict[str, ModuleType] = {"mllmu": mllmu, "clear": clear, "custom": custom}
