@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mipnb.benchmarks import Question
+from mipnb.benchmarks.protocols import chat
 from mipnb.families import Family, family_of
 
 Batch = dict[str, Tensor]
@@ -54,9 +55,10 @@ def encode(processor, questions: Sequence[Question], with_answer: bool = True, d
     if not with_answer:
         del batch["labels"]
     batch |= {key: torch.as_tensor(np.asarray(packed[key])) for key in _PICTURES if key in packed}
-    if n_pictures(batch) not in (None, len(questions)):
+    shown = sum(turn.image is not None for question in questions for turn in (*question.shots, question))
+    if n_pictures(batch) not in (None, shown):
         raise ValueError(
-            f"the processor made {n_pictures(batch)} pictures of {len(questions)}: expected one a question; switch "
+            f"the processor made {n_pictures(batch)} pictures of {shown}: expected as many; switch "
             "off its cutting of pictures into several (do_pan_and_scan, do_image_splitting)"
         )
     return {key: tensor.to(device) for key, tensor in batch.items()}
@@ -64,27 +66,26 @@ def encode(processor, questions: Sequence[Question], with_answer: bool = True, d
 
 def prompt_tokens(processor, questions: Sequence[Question]) -> list[list[int]]:
     """Token ids of the prompts of one modality, pictures being placeholders still: nothing is decoded or resized."""
-    text, options = _texts(processor, questions, questions[0].image is not None)
+    text, _, options = _texts(processor, questions)
     return processor.tokenizer(text, **options)["input_ids"]
 
 
-def _texts(processor, questions: Sequence[Question], pictured: bool) -> tuple[list[str], dict[str, bool]]:
-    """What the chat template makes of the prompts, the answers' turn opened; and how that is to be tokenized."""
-    content = [
-        [{"type": "image"}] * pictured + [{"type": "text", "text": question.prompt}] for question in questions
-    ]
-    chats = [[{"role": "user", "content": parts}] for parts in content]
-    text = processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+def _texts(
+    processor, questions: Sequence[Question]
+) -> tuple[list[str], tuple[list[bytes], ...], dict[str, bool]]:
+    """What the chat template makes of the prompts, the answers' turn opened; their pictures; how to tokenize them."""
+    chats, pictures = zip(*map(chat, questions), strict=True)
+    text = processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True)
     start = processor.tokenizer.bos_token  # with it in the template there would be two start tokens
-    return text, {"add_special_tokens": not (start and text[0].startswith(start))}
+    return text, pictures, {"add_special_tokens": not (start and text[0].startswith(start))}
 
 
 def _prompts(processor, record: Family, questions: Sequence[Question], pictured: bool) -> dict:
     """Token ids, token types (lists, unpadded) and pictures of the prompts, the answers' turn opened."""
-    text, options = _texts(processor, questions, pictured)
+    text, pictures, options = _texts(processor, questions)
     return processor(
         text=text,
-        images=[[decode_image(question.image)] for question in questions] if pictured else None,
+        images=[[decode_image(image) for image in group] for group in pictures] if pictured else None,
         return_mm_token_type_ids=bool(record.token_types),
         **options,
     )

@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "paths", help="score tensors that the paper's authors released", allow_abbrev=False
     )
     _add_convert(paths.add_subparsers(required=True, metavar="COMMAND"))
+    _add_check(
+        commands.add_parser("check-data", help="look for faults in a benchmark's folder", allow_abbrev=False)
+    )
     return parser
 
 
@@ -155,9 +158,28 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_build_pocket)
 
 
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb check-data`."""
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="the benchmark, or a data set of the hub as owner/name"
+    )
+    parser.add_argument("--revision", default="", metavar="COMMIT", help="commit of a data set of the hub")
+    parser.set_defaults(command=_check_data)
+
+
+def _check_data(options: argparse.Namespace) -> int:
+    """Reports a benchmark folder's faults."""
+    from mipnb.benchmarks import benchmark_folder
+    from mipnb.benchmarks.validation import check_data
+
+    report = check_data(benchmark_folder(options.folder, options.revision))
+    print(report.text())
+    return FAILED if report.errors else 0
+
+
 def _run(options: argparse.Namespace) -> int:
     """Runs or lists notebooks."""
-    params = _parameters(options)
+    params = _with_hub_data(_parameters(options))
     plan = make_plan(params, start=options.start, only=options.only, force=options.force)
     if options.list:
         print(table(list_stages(plan), with_reasons=True))
@@ -228,6 +250,20 @@ def _parameters(options: argparse.Namespace) -> Params:
     if options.name is not None:
         given["run_dir"] = f"runs/{_run_name(options.name)}"
     return read_parameters([_parameter_file(name) for name in options.params], given)
+
+
+def _with_hub_data(params: Params) -> Params:
+    """Returns the parameters with data sets of the hub replaced by their folders, fetched if need be."""
+    found = {}
+    for name, revision in (
+        ("benchmark_dir", params.benchmark_revision),
+        ("training_dir", params.training_revision),
+    ):
+        if revision:
+            from mipnb.benchmarks import benchmark_folder
+
+            found[name] = str(benchmark_folder(getattr(params, name), revision))
+    return params.model_copy(update=found)
 
 
 def _parameter_file(name: str) -> Path:

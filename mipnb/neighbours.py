@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from mipnb.artefacts import under_root
-from mipnb.benchmarks import Question, forget_ids, load_people, names_of, retain_ids
+from mipnb.benchmarks import Question, forget_ids, has_split, load_people, names_of, retain_ids
 
 
 def neighbour_questions(
@@ -70,7 +69,7 @@ def benchmark_neighbours(
         seed: of the draw.
     """
     names = names_of(load_people(root, "Full_Set"))
-    apart = [split for split in ("Retain_Set", "Holdout_Set") if (under_root(root) / split).is_dir()]
+    apart = [split for split in ("Retain_Set", "Holdout_Set") if has_split(root, split)]
     taken = [name for split in apart for name in names_of(load_people(root, split)).values()]
     forget = {person: names[person] for person in forget_ids(root, ratio)}
     known = [names[person] for person in retain_ids(root, ratio)]

@@ -17,6 +17,7 @@ __all__ = ["Params", "check_parameters", "parse_value", "read_parameters", "show
 _INPUT = {
     "input": True
 }  # marks a path whose files a notebook reads: they count when deciding what is up to date
+_COMMIT = r"^([0-9a-f]{40})?$"
 _SEEN = "_mipnb_parameter_names"  # where a notebook's namespace remembers what its parameters are called
 
 
@@ -34,6 +35,31 @@ class Params(BaseModel):
     benchmark_dir: str = Field(
         "data/pocket", min_length=1, json_schema_extra=_INPUT, description="the benchmark's folder"
     )
+    benchmark: Literal["auto", "mllmu", "clear", "custom"] = Field(
+        "auto", description="what benchmark_dir has to hold; auto takes what is there"
+    )
+    benchmark_revision: str = Field(
+        "",
+        pattern=_COMMIT,
+        description="commit of a data set of the hub, where benchmark_dir is its owner/name; empty for a folder",
+    )
+    training_dir: str = Field(
+        "",
+        json_schema_extra=_INPUT,
+        description="unlearning rows as a data set of their own (forget_*, retain_*); empty: ft_Data of the benchmark",
+    )
+    training_revision: str = Field(
+        "",
+        pattern=_COMMIT,
+        description="commit of a data set of the hub, where training_dir is its owner/name",
+    )
+    protocol: Literal["pocket", "benchmark", "paper"] = Field(
+        "pocket", description="prompts and marks: plain, the benchmark's own, or those of the paper's tables"
+    )
+    n_shots: int = Field(
+        0, ge=0, le=8, description="solved questions shown before each one in the evaluation"
+    )
+    judge_dir: str = Field("", description="folder of a chat model that grades free answers; empty: no judge")
     model_dir: str = Field(
         "data/pocket/vanilla",
         min_length=1,
@@ -93,7 +119,7 @@ class Params(BaseModel):
         "mean", description="how questions' scores make one path"
     )
     text_top_k: int = Field(48, ge=1, description="neurons kept per language layer")
-    vision_top_k: int = Field(24, ge=1, description="neurons kept per vision block")
+    vision_top_k: int = Field(12, ge=1, description="neurons kept per vision block")
     n_locate_forget: int = Field(
         96, ge=1, description="training questions of the forget set, a modality, that locating looks at"
     )

@@ -79,8 +79,10 @@ def shared_prefix(
     Returns:
         The prefix, a row a group, and each question's remaining tokens, at least one; or None if a group's prompts
         cannot be told apart from their picture in this way: it does not come first, or tokens are joined to it, or
-        the model forgets what lies far back (sliding windows).
+        the model forgets what lies far back (sliding windows), or questions are asked after examples.
     """
+    if any(question.shots for group in groups for question in group):
+        return None
     batch = encode(processor, [group[0] for group in groups], with_answer=False, device=input_device(model))
     whole = [
         ids[mask.bool()].tolist()

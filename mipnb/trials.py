@@ -36,12 +36,18 @@ def edit_config(params: BaseModel) -> EditConfig:
     return EditConfig(**values, **{field: getattr(params, name) for name, field in RENAMED.items()})
 
 
-def edit_questions(root: str | Path, ratio: int) -> tuple[list[Question], list[Question]]:
+def edit_questions(
+    root: str | Path, ratio: int, training: str | Path = ""
+) -> tuple[list[Question], list[Question]]:
     """The training questions of the people to forget, and of those to keep.
 
-    Training views and phrasings only: nothing of Test_Set, and nobody outside the two sets (no celebrities).
+    Training views and phrasings only: nothing of Test_Set, and nobody outside the two sets (no celebrities). They come from
+    the folder `training` where the unlearning rows are a data set of their own; people are matched by ID.
     """
-    return load_training(root, ids=forget_ids(root, ratio)), load_training(root, ids=retain_ids(root, ratio))
+    source = training or root
+    return load_training(source, ids=forget_ids(root, ratio)), load_training(
+        source, ids=retain_ids(root, ratio)
+    )
 
 
 def edit_batches(

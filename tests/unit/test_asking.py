@@ -70,3 +70,7 @@ def test_values_are_shown_with_their_intervals(results: pd.DataFrame):
     table = with_interval(results, ["forget"], ["vanilla", "edited"])
     assert table.index.tolist() == [("forget", "QA", "accuracy")]
     assert table.iloc[0].to_dict() == {"vanilla": "1.00 [0.95, 1.00]", "edited": "0.25 [0.20, 0.25]"}
+
+
+def test_a_split_that_the_benchmark_lacks_gives_an_empty_table(results: pd.DataFrame):
+    assert with_interval(results, ["celebrity"], ["vanilla", "edited"]).shape == (0, 2)

@@ -46,6 +46,16 @@ def test_the_table_keeps_order_and_names():
     assert stages[1].writes == ("sum.json",)
 
 
+def test_a_folder_that_is_not_given_is_no_input(tmp_path: Path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.parquet").write_bytes(b"a")
+    notebook = write_notebook(tmp_path / "01_one.ipynb", 'training_dir: str = ""', tag="parameters")
+    stage = Stage("01_one", notebook)
+    for folder, files in (("", []), (str(tmp_path / "rows"), [f"{tmp_path / 'rows'}/a.parquet"])):
+        found = ingredients(stage, Params(training_dir=folder), tmp_path, {})
+        assert list(found["inputs"]) == files
+
+
 def test_every_numbered_notebook_is_in_the_table():
     listed = {stage.name for stage in load_stages(ROOT / "notebooks")}
     there = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")} - {"00_start_here"}
