@@ -25,12 +25,19 @@ class Costs:
         branch: the located branch, for gates.
         number: bytes of a number of the model's type.
         path: path neurons a language layer and a vision block, while they are trained.
+        arithmetic: bytes of a number that is computed, where it is not the model's type (locating: float32).
     """
 
     shape: Shape
     branch: str = "text"
     number: int = 2
     path: tuple[int, int] = (0, 0)
+    arithmetic: int = 0
+
+    @property
+    def active(self) -> int:
+        """Bytes of a number of an activation."""
+        return self.arithmetic or self.number
 
     @property
     def weights(self) -> int:
@@ -62,7 +69,7 @@ class Costs:
         positions = one.rows * one.positions
         patches = one.rows * one.patches
         base = self._gates(one) + patches * self.shape.patch_width * FLOAT32
-        base += one.rows * one.context * self.shape.text.layers * self.shape.text.kv_width * self.number
+        base += one.rows * one.context * self.shape.text.layers * self.shape.text.kv_width * self.active
         running = max(positions * self._working(self.shape.text), patches * self._working(self.shape.vision))
         words = one.rows * one.columns * self.shape.vocabulary * self._per_word(one)
         forward = self._graph(one) + self._held(one) + max(running, words)
@@ -87,11 +94,11 @@ class Costs:
         own = (
             FLOAT32 * tower.hidden if one.trained else 0
         )  # the network's input in float32, for the neurons' rows
-        return tower.saved * self.number + tower.saved_float32 * FLOAT32 + own
+        return tower.saved * self.active + tower.saved_float32 * FLOAT32 + own
 
     def _working(self, tower: Tower) -> int:
         """Bytes of one position while a layer runs: the network's factors, and the residual stream."""
-        return (3 * tower.neurons + 4 * tower.hidden) * self.number
+        return (3 * tower.neurons + 4 * tower.hidden) * self.active
 
     def _per_word(self, one: Pass) -> int:
         """Bytes of a logit: as made; backward or for an answer's probability also in float32, and its gradient."""
@@ -115,7 +122,7 @@ class Costs:
         tower, positions = self._located(one)
         first = one.text_from if self.branch == "text" else one.vision_from
         differentiated = one.gated - first if first is not None else 0
-        return (one.gated + differentiated) * positions * tower.neurons * self.number
+        return (one.gated + differentiated) * positions * tower.neurons * self.active
 
     def _integrals(self, one: Pass) -> int:
         """Bytes of the gradients by position of a pass, and of their sums over passes."""

@@ -193,12 +193,20 @@ def editing(edit: Editing, questions: tuple[Question, Question]) -> list[Pass]:
 def evaluating(
     questions: tuple[Question, Question], n_questions: tuple[int, int], batch_size: int, max_new_tokens: int
 ) -> list[Pass]:
-    """The most passes that one model's answers take (`generation.generate`): every answer is cut off."""
+    """The most passes that one model's answers take (`generation.generate`): every answer is cut off.
+
+    What prompts share is gone through first: once for all text questions, and, were no picture shown twice, once for
+    every batch of questions with pictures.
+    """
     found = []
     for question, number in zip(questions, n_questions, strict=True):
         prompt = question.positions - question.answer
+        if number and not question.patches:
+            found.append(Pass(1, 1, prompt, context=prompt))
         for rows, times in portions(number, batch_size).items():
             longest = prompt + max_new_tokens
+            if question.patches:
+                found.append(Pass(times, rows, prompt, question.patches, context=prompt))
             found.append(Pass(times, rows, prompt, question.patches, context=longest))
             if max_new_tokens > 1:
                 found.append(Pass(times * (max_new_tokens - 1), rows, 1, context=longest))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mipnb import passes
-from mipnb.costs import BYTES, Costs
+from mipnb.costs import BYTES, FLOAT32, Costs
 from mipnb.locating import PAIRS
 from mipnb.params import Params
 from mipnb.passes import Editing, Pass, Search, totals
@@ -133,7 +133,8 @@ def locating_load(params: Params, shape: Shape, work: Workload, batch: int) -> L
         limits = (params.n_locate_forget, params.n_locate_retain)
         for there, limit in zip(work.trained_on(pictured), limits, strict=True):
             found = passes.locating(search, work.questions[pictured], min(there, limit), batch)
-            parts.append((Costs(shape, branch, BYTES[params.dtype]), found))
+            costs = Costs(shape, branch, BYTES[params.dtype], arithmetic=FLOAT32)
+            parts.append((costs, found))
     return Load(tuple(parts))
 
 

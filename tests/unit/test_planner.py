@@ -120,8 +120,11 @@ def test_memory_on_pocket_is_planned_within_30_percent(measured):
 
 def test_more_tokens_are_more_passes_of_evaluating():
     questions, numbers = (Question(50, 10), Question(60, 10, 36)), (10, 4)
-    assert totals(evaluating(questions, numbers, 4, 5)) == ((3 + 1) * 5, 0)
-    assert totals(evaluating(questions, numbers, 4, 1)) == (4, 0)
+    assert totals(evaluating(questions, numbers, 4, 5)) == (
+        1 + 3 * 5 + 1 + 5,
+        0,
+    )  # what prompts share, then the answers
+    assert totals(evaluating(questions, numbers, 4, 1)) == (1 + 3 + 1 + 1, 0)
 
 
 def test_live_memory_counts_what_lives_and_not_the_weights():
