@@ -23,7 +23,7 @@ from mipnb.models import fingerprint, text_layers
 from mipnb.overlay import Overlay, overlay
 from mipnb.partial import Partial, batches_digest, partial_results, weights_digest
 from mipnb.paths import NeuronPath
-from mipnb.pools import Pool, pools
+from mipnb.pools import Pool, States, pools
 from mipnb.rmisu import LOSSES, EditConfig, forget_pass, optimiser, retain_pass, trainable
 
 #: RMisU with its default settings
@@ -55,6 +55,7 @@ def edit(
     seed: int = 42,
     resume: str | Path | None = None,
     every: int = 10,
+    states: States | None = None,
 ) -> tuple[Edit, pd.DataFrame]:
     """Prune the paths' neurons, then train them by RMisU; the model is vanilla before and after.
 
@@ -72,6 +73,8 @@ def edit(
         resume: the notebook's folder, where a checkpoint is kept until it is through (`mipnb.partial`), so that a
             stopped run goes on there and ends in the same edit, bit for bit; None keeps nothing.
         every: steps between two checkpoints; the last step has one.
+        states: vanilla states of batches, filled and read here: give one dictionary to all edits of the same model,
+            batches and layer_index, and they are computed once.
 
     Returns:
         The edit, and a table with one row a step: step, loss_forget, loss_retain, loss_ce (unweighted), loss
@@ -83,7 +86,8 @@ def edit(
     """
     _check(model, forget_batches, retain_batches, config)
     trained = overlay(model, paths, silent=config.prune_first)
-    forget, retain = pools(forget_batches, seed, 0), pools(retain_batches, seed, 1)
+    forget = pools(forget_batches, seed, 0, states)
+    retain = pools(retain_batches, seed, 1, states)
     adamw, schedule = optimiser(trained, config)
     kept = partial_results(
         resume, "edit", model=lambda: weights_digest(model), paths=[path.layers for path in paths],

@@ -16,6 +16,8 @@ from mipnb.precision import mixed_precision
 from mipnb.steering import hidden_state
 
 Result = TypeVar("Result")
+#: vanilla states of batches, by `id` of the batch
+States = dict[int, Tensor]
 
 
 class Pool:
@@ -24,9 +26,10 @@ class Pool:
     Both wait in CPU memory. A batch that does not fit goes through the model in halves, whose gradients add up.
     """
 
-    def __init__(self, batches: list[Batch], key: Sequence[int]) -> None:
+    def __init__(self, batches: list[Batch], key: Sequence[int], states: States | None = None) -> None:
         self.batches, self.key = batches, list(key)
-        self.frozen: dict[int, Tensor] = {}
+        self.shared = states is not None
+        self.frozen: States = {} if states is None else states
         self.visits = 0
         self.rows = max(len(batch["input_ids"]) for batch in batches)
         self._order = self._shuffled()
@@ -43,14 +46,15 @@ class Pool:
         self.visits += visits
 
     def draw(self, model: nn.Module, layer: nn.Module, n_steps: int) -> tuple[int, Batch, Tensor]:
-        """The next batch, its index, its vanilla states; these are kept if the batch comes round again."""
+        """The next batch, its index, its vanilla states; these are kept if the batch comes round again, here or elsewhere."""
         index = next(self._order)
         self.visits += 1
-        batch, state = to_device(self.batches[index], input_device(model)), self.frozen.get(index)
+        batch, which = to_device(self.batches[index], input_device(model)), id(self.batches[index])
+        state = self.frozen.get(which)
         if state is None:
             state = self._vanilla(model, layer, batch)
-            if n_steps > len(self.batches):
-                self.frozen[index] = state.cpu()
+            if self.shared or n_steps > len(self.batches):
+                self.frozen[which] = state.cpu()
         return index, batch, state.to(next(layer.parameters()).device)
 
     def _vanilla(self, model: nn.Module, layer: nn.Module, batch: Batch) -> Tensor:
@@ -66,9 +70,12 @@ class Pool:
         return results
 
 
-def pools(batches: Sequence[Batch], seed: int, which: int) -> list[Pool]:
-    """One pool a modality, text first; batches without labels have a pool of their own, the last."""
+def pools(batches: Sequence[Batch], seed: int, which: int, states: States | None = None) -> list[Pool]:
+    """One pool a modality, text first; batches without labels have a pool of their own, the last.
+
+    `states` given: vanilla states that are there already, and where new ones are kept, for several edits of one model.
+    """
     groups: tuple[list[Batch], ...] = ([], [], [])
     for batch in batches:
         groups[("pixel_values" in batch) if "labels" in batch else 2].append(batch)
-    return [Pool(found, (seed, which, kind)) for kind, found in enumerate(groups) if found]
+    return [Pool(found, (seed, which, kind), states) for kind, found in enumerate(groups) if found]

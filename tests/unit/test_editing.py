@@ -327,6 +327,15 @@ def test_one_pass_over_both_modalities_and_padding_is_left_out(model, paths, set
     )
 
 
+def test_edits_share_vanilla_states_and_are_the_same(model, paths, sets):
+    apart = [edit(model, paths, *sets, CONFIG, seed)[0] for seed in (1, 2)]
+    states: dict = {}
+    shared = [edit(model, paths, *sets, CONFIG, seed, states=states)[0] for seed in (1, 2)]
+    assert len(states) == len(sets[0]) + len(sets[1])
+    for one, other in zip(apart, shared, strict=True):
+        assert all(torch.equal(a.new, b.new) for a, b in zip(one.slices, other.slices, strict=True))
+
+
 def test_batches_without_labels_are_kept_as_they_were_and_teach_no_answer(model, paths, sets):
     trained = overlay(model, paths, silent=True)
     optimiser(trained, CONFIG)
