@@ -58,7 +58,7 @@ def encode(processor, questions: Sequence[Question], with_answer: bool = True, d
     shown = sum(turn.image is not None for question in questions for turn in (*question.shots, question))
     if n_pictures(batch) not in (None, shown):
         raise ValueError(
-            f"the processor made {n_pictures(batch)} pictures of {shown}: expected as many; switch "
+            f"the processor made {n_pictures(batch)} pictures of {shown}: expected one a question; switch "
             "off its cutting of pictures into several (do_pan_and_scan, do_image_splitting)"
         )
     return {key: tensor.to(device) for key, tensor in batch.items()}

@@ -203,9 +203,8 @@ def _refuse_unknown(names: Iterable[str]) -> None:
 def _suggestion(name: str) -> str:
     """Returns what to say after an unknown parameter name."""
     known = list(Params.model_fields)
-    close = [other for other in known if name in other] or difflib.get_close_matches(
-        name, known, n=3, cutoff=0.5
-    )
+    close = [other for other in known if other.startswith(name) or other.endswith(f"_{name}")]
+    close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"the parameters are {', '.join(known)}"
 
 

@@ -155,11 +155,11 @@ def test_scores_are_the_gradient_of_a_neurons_gate(name, model, processor, branc
         neuron = int(scores.values[0, layer].abs().argmax())
         column = ffn.output.weight[:, neuron].clone()
         values = []
-        for scale in (1.01, 0.99):
+        for scale in (1.1, 0.9):  # float32 log-likelihoods: a smaller step drowns in rounding
             ffn.output.weight[:, neuron] = column * scale
             values.append(logprob(model, batch) * tokens)
         ffn.output.weight[:, neuron] = column
-        slope = float(values[0] - values[1]) / 0.02
+        slope = float(values[0] - values[1]) / 0.2
         assert slope == pytest.approx(float(scores.values[0, layer, neuron]), rel=0.05)
 
 
