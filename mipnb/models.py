@@ -61,9 +61,7 @@ def load_model(
     """
     if device_map not in DEVICE_MAPS:
         raise ValueError(f"device_map {device_map!r} is not one of {', '.join(DEVICE_MAPS)}")
-    torch.set_flush_denormal(
-        True
-    )  # before torch's threads start: they keep it, and fading moments stay cheap
+    _start_threads()
     check_model(folder, revision)
     options = {"attn_implementation": attention} if attention else {}
     if device_map == "auto":
@@ -77,6 +75,16 @@ def load_model(
         own = ["MultiheadAttention"]
         return cpu_offload(model, execution_device=torch.device(device), preload_module_classes=own)
     return model if device_map == "auto" else model.to(device)
+
+
+def _start_threads() -> None:
+    """Start torch's threads from this one, before transformers' loading threads use torch.
+
+    Where those come first, as in a notebook's kernel, OpenMP counts more threads than cores from then on and puts
+    them to sleep at every operation's end: twice the time. Threads flush denormals if set before they start.
+    """
+    torch.set_flush_denormal(True)
+    torch.ones(2**18).relu()  # large enough to be shared between threads
 
 
 def _weights(source: Path, **options) -> nn.Module:

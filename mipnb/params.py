@@ -155,7 +155,7 @@ class Params(BaseModel):
     n_retain_batches: int = Field(
         100, ge=1, description="the same of the retain set; each keeps its vanilla states once visited"
     )
-    n_random_edits: int = Field(1, ge=1, description="how many of the seeds also edit random neurons")
+    n_random_edits: int = Field(3, ge=1, description="how many of the seeds also edit random neurons")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
 
     n_eval_retain: int = Field(20, ge=1, description="retain people that are asked in the evaluation")
