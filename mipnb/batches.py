@@ -102,7 +102,7 @@ def decode_image(encoded: bytes) -> Image.Image:
     """An RGB picture from its encoded bytes; ValueError if they are no picture."""
     try:
         return Image.open(io.BytesIO(encoded)).convert("RGB")
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{len(encoded)} bytes do not decode as a picture: {error}") from error
 
 

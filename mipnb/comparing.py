@@ -26,10 +26,11 @@ from mipnb.generation import generate
 from mipnb.locating import PAIRS, of_modality
 from mipnb.measuring import Counted, LiveMemory, counted_passes
 from mipnb.params import Params
-from mipnb.passes import Editing, Pass, Question, Search, totals
+from mipnb.passes import Editing, Pass, Question, Search, Visited, totals
 from mipnb.paths import NeuronPath
-from mipnb.rmisu import EditConfig, training_batches
+from mipnb.rmisu import EditConfig, training_batches, unanswered
 from mipnb.shapes import Shape, find_config, read_shape
+from mipnb.workload import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -196,15 +197,19 @@ def _locatings(
 
 def _edit(model: nn.Module, processor, shape: Shape, groups: Sequence, layer_index: int) -> Compared:
     size, n_steps = 8, 3
-    made = [training_batches(processor, group, size, n_steps, 0) for group in groups]
-    there = [tuple(len(of_modality(group, kind)) for kind in ("text", "image_text")) for group in groups]
-    return compare_editing(
-        model, shape, tuple(made), Editing(n_steps, layer_index, size, size, *there), (48, 24)
-    )
+    forget, retain = (training_batches(processor, group, size, n_steps, 0) for group in groups)
+    near = unanswered(training_batches(processor, of_modality(groups[0], "text"), size, n_steps, 0))
+    visited = [
+        Visited(size // (1 + pictured), len(of_modality(group, kind)), pictured, answered=group is groups[1])
+        for group in groups
+        for pictured, kind in enumerate(MODALITIES)
+    ]
+    plan = Editing(n_steps, layer_index, (*visited, visited[0]))  # neighbours: as many as texts to forget
+    return compare_editing(model, shape, (forget, [*retain, *near]), plan, (48, 24))
 
 
 def _evaluations(model: nn.Module, processor, shape: Shape, questions: Sequence) -> Iterator[Compared]:
-    for modality in ("text", "image_text"):
+    for modality in MODALITIES:
         asked = of_modality(questions, modality)
         yield compare_evaluating(model, processor, shape, asked, batch_size=8, max_new_tokens=3)
 

@@ -51,14 +51,13 @@ class Costs:
         return 4 * FLOAT32 * trained
 
     def prepared(self, edit: Editing, questions: tuple[Question, Question]) -> int:
-        """Bytes of an edit's encoded pictures, and of the vanilla states of batches that come round again."""
-        total = 0
-        for pictured, question in enumerate(questions):
-            for rows, there in edit.batches(pictured):
-                asked = min(there, rows * edit.n_steps)
-                total += asked * question.patches * self.shape.patch_width * FLOAT32
-                if edit.n_steps * rows > there:
-                    total += asked * question.positions * self.shape.text.hidden * FLOAT32
+        """Bytes of encoded pictures, and of the vanilla states of batches that come round again; in CPU memory."""
+        total, steps = 0, edit.n_steps * edit.n_edits
+        for one in edit.visited:
+            question, asked = questions[one.pictured], min(one.there, one.rows * steps)
+            total += asked * question.patches * self.shape.patch_width * FLOAT32
+            if steps > one.batches:
+                total += asked * question.positions * self.shape.text.hidden * FLOAT32
         return total
 
     def peak(self, one: Pass) -> int:

@@ -145,48 +145,63 @@ def _integrals(search: Search, repeats: int) -> Iterator[tuple[int, int, int, in
                 yield (0 if whole else layer), layer + 1, copies, times * jobs
 
 
-@dataclass(frozen=True)
-class Editing:
-    """One edit.
+class Visited(NamedTuple):
+    """A set's batches of one modality, as editing goes through them round after round.
 
     Attributes:
-        n_steps: training steps.
+        rows: questions a batch.
+        there: questions in all its batches; 0 if the set has none of the modality.
+        pictured: 0 or 1, whether with pictures.
+        answered: whether answers are learned (L_CE): the whole model runs, else only up to the steered layer.
+    """
+
+    rows: int
+    there: int
+    pictured: int = 0
+    answered: bool = False
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are."""
+        return math.ceil(self.there / self.rows) if self.there else 0
+
+
+@dataclass(frozen=True)
+class Editing:
+    """Edits of one model on the same batches, one after the other.
+
+    Attributes:
+        n_steps: training steps of an edit.
         layer_index: language layer that is steered.
-        forget_batch, retain_batch: questions a step, half as many with pictures.
-        n_forget, n_retain: questions there are, (text, with pictures).
+        visited: what every step takes a batch of.
         vision: whether the vision branch has neurons to train.
+        n_edits: how many; batches' vanilla states are made once for all of them.
     """
 
     n_steps: int
     layer_index: int
-    forget_batch: int
-    retain_batch: int
-    n_forget: tuple[int, int]
-    n_retain: tuple[int, int]
+    visited: tuple[Visited, ...]
     vision: bool = True
-
-    def batches(self, pictured: int) -> list[tuple[int, int]]:
-        """Rows a batch, and questions there are, of the forget and the retain set (0: text, 1: with pictures)."""
-        sizes = ((self.forget_batch, self.n_forget[pictured]), (self.retain_batch, self.n_retain[pictured]))
-        return [(min(max(1, size // 2) if pictured else size, there), there) for size, there in sizes]
+    n_edits: int = 1
 
 
 def editing(edit: Editing, questions: tuple[Question, Question]) -> list[Pass]:
-    """Passes of one `editing.edit`, of a text and an image question's sizes."""
-    found = []
-    for pictured, question in enumerate(questions):
-        plain = {"positions": question.positions, "patches": question.patches}
-        graph = {"text_from": 0, "vision_from": 0 if pictured and edit.vision else None, "trained": True}
+    """Passes of `editing.edit`, of a text and an image question's sizes."""
+    found, steps = [], edit.n_steps * edit.n_edits
+    for one in edit.visited:
+        if not one.there:
+            continue
+        question = questions[one.pictured]
+        plain = {
+            "rows": min(one.rows, one.there),
+            "positions": question.positions,
+            "patches": question.patches,
+        }
+        graph = {"text_from": 0, "vision_from": 0 if one.pictured and edit.vision else None, "trained": True}
         stop = {"until": edit.layer_index + 1, "columns": 0}
-        for (rows, there), ends in zip(
-            edit.batches(pictured), (stop, {"columns": question.answer}), strict=True
-        ):
-            if rows:
-                batches = min(
-                    edit.n_steps, math.ceil(there / rows)
-                )  # each batch's vanilla states are made once
-                found.append(Pass(batches, rows, **plain, **stop))
-                found.append(Pass(edit.n_steps, rows, **plain, **ends, **graph))
+        ends = {"columns": question.answer} if one.answered else stop
+        found.append(Pass(min(one.batches, steps), **plain, **stop))
+        found.append(Pass(steps, **plain, **ends, **graph))
     return found
 
 

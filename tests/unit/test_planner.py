@@ -19,8 +19,20 @@ from mipnb.locating import of_modality
 from mipnb.measuring import LiveMemory, counted_passes
 from mipnb.models import load_processor
 from mipnb.params import Params, read_parameters
-from mipnb.passes import MAX_ROWS, Editing, Question, Search, evaluating, locating, portions, totals
+from mipnb.passes import (
+    MAX_ROWS,
+    Editing,
+    Question,
+    Search,
+    Visited,
+    editing,
+    evaluating,
+    locating,
+    portions,
+    totals,
+)  # fmt: skip
 from mipnb.planner import GIB, GPUS, STEPS, USABLE, plan, read_plan, with_throughput
+from mipnb.rmisu import unanswered
 from mipnb.shapes import find_config, known_models, read_shape
 from mipnb.workload import read_workload
 
@@ -97,9 +109,45 @@ def test_passes_of_editing_are_counted_exactly(tiny, n_steps: int, path: tuple[i
     model, shape = tiny
     forget = [tiny_batch(seed, pictured=seed > 1, size=1 if seed > 1 else 2) for seed in range(4)]
     retain = [tiny_batch(seed, pictured=seed > 12, size=2 if seed > 12 else 4) for seed in range(10, 15)]
-    edit = Editing(n_steps, 1, 2, 4, n_forget=(4, 2), n_retain=(12, 4), vision=path[1] > 0)
-    found = compare_editing(model, shape, (forget, retain), edit, path)
+    near = unanswered([tiny_batch(seed, pictured=False, size=3) for seed in range(20, 24)])
+    visited = (
+        Visited(2, 4),
+        Visited(1, 2, 1),
+        Visited(4, 12, 0, answered=True),
+        Visited(2, 4, 1, answered=True),
+        Visited(3, 12),
+    )
+    edit = Editing(n_steps, 1, visited, vision=path[1] > 0)
+    found = compare_editing(model, shape, (forget, [*retain, *near]), edit, path)
     assert found.planned == found.counted
+
+
+def test_vanilla_states_are_made_once_for_all_edits():
+    questions, visited = (
+        (Question(50, 10), Question(60, 10, 36)),
+        (Visited(4, 40), Visited(2, 10, 1, True), Visited(3, 0)),
+    )
+    once, thrice = (totals(editing(Editing(20, 1, visited, n_edits=n), questions)) for n in (1, 3))
+    assert once == (10 + 5 + 2 * 20, 2 * 20)
+    assert thrice == (10 + 5 + 2 * 60, 2 * 60)
+
+
+def test_prepared_batches_and_neighbours_are_planned_for():
+    params = full_size(neighbour_batch=0, n_retain_batches=10)
+    shape, work = read_plan(params)
+    plain, near, more = (
+        STEPS["editing"][0](params.model_copy(update=changed), shape, work, params.retain_batch)
+        for changed in ({}, {"neighbour_batch": 8}, {"n_retain_batches": 20})
+    )
+    steps = params.edit_steps * (params.n_edit_seeds + params.n_random_edits)
+    assert near.counts[1] == plain.counts[1] + steps
+    assert near.activations == plain.activations
+    assert more.counts[0] == plain.counts[0] + 20
+    state, rows = shape.text.hidden * 4, 10 * params.retain_batch
+    pictures = work.questions[1].patches * shape.patch_width * 4
+    added = rows * work.questions[0].positions * state
+    added += rows // 2 * (work.questions[1].positions * state + pictures)
+    assert more.prepared == plain.prepared + added
 
 
 @pytest.fixture(scope="module")
