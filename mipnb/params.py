@@ -124,7 +124,7 @@ class Params(BaseModel):
         96, ge=1, description="training questions of the forget set, a modality, that locating looks at"
     )
     n_locate_retain: int = Field(96, ge=1, description="the same of the retain set, for contrast")
-    compare_dtypes: bool = Field(True, description="also locate in bfloat16, and compare the paths")
+    check_dtypes: bool = Field(True, description="also locate in bfloat16, and compare the paths")
     vision_kind: Literal["ifi", "igi"] = Field(
         "ifi", description="vision scores: squared gradients (Eq. 6), or gradients as for text"
     )
