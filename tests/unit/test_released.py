@@ -74,6 +74,7 @@ def settings(root: Path, **changed) -> SimpleNamespace:
     """The parameters that `edited_paths` and `check_given` read."""
     values = {"run_dir": str(root.parent / "run"), "seed": 7, "benchmark_dir": str(root), "forget_ratio": 5}
     values |= {"use_released_paths": "", "reuse_paths": "", "model_dir": str(root.parent / "model")}
+    values["model_revision"] = ""
     return SimpleNamespace(**values | {f"{branch}_top_k": k for branch, k in TOP_K.items()} | changed)
 
 
