@@ -248,7 +248,7 @@ def test_a_run_edits_given_paths_or_its_own(root: Path, tmp_path: Path, stored: 
 
 
 def test_given_paths_are_checked_before_any_work(root: Path, tmp_path: Path, stored: dict, monkeypatch):
-    monkeypatch.setattr(reuse, "read_config", lambda name: name)
+    monkeypatch.setattr(reuse, "read_config", lambda name, revision: name)
     monkeypatch.setattr(reuse, "empty_model", lambda config: tiny_vl())
     check_given(settings(root))
     check_given(settings(root, reuse_paths=str(tmp_path / "earlier")))
