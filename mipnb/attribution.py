@@ -27,10 +27,13 @@ from torch import Tensor, nn
 from mipnb import models
 from mipnb.batches import IGNORED, Batch, take_batch
 from mipnb.hooks import undisturbed
+from mipnb.integrals import weight_at_one
 from mipnb.models import FFN
-from mipnb.probe import TARGETS, Probe
+from mipnb.answers import TARGETS
+from mipnb.probe import Probe
 from mipnb.rules import quadrature
 from mipnb.scores import Scores, concatenate
+from mipnb.sharing import shared
 from mipnb.searches import Found, Plan, exact, greedy, one_pass, top_neurons
 
 KINDS = {"igi": 1, "ifi": 2}  # power of the gradients
@@ -105,9 +108,10 @@ def attribute(
     parts = []
     with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
         for rows, part in _parts(batch, max_rows):
-            probe = Probe(model, ffns, part, target, packed, max_rows)
+            plain = Probe(model, ffns, part, target, packed, max_rows, plan.joint, weight_at_one(plan.grid) > 0)
+            probe = shared(plain)
             found = SEARCHES[search](probe, plan)
-            parts.append(_as_scores(probe.value(), found, branch, names[rows], fingerprint, made))
+            parts.append(_as_scores(probe.unscaled.value, found, branch, names[rows], fingerprint, made))
     return concatenate(parts)
 
 

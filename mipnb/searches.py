@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mipnb.probe import Probe, integrate
+from mipnb.integrals import below_one, integrate
+from mipnb.prefix import Prefix
+from mipnb.probe import Probe
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +69,14 @@ def greedy(probe: Probe, plan: Plan) -> Found:
     """Layer after layer, path so far and whole current layer scaled together: one m-step pass a layer."""
     path: list[Tensor] = []
     parts: list[Found] = []
+    prefix = _prefix(probe, plan)
     for layer in range(len(probe.ffns)):
         masks = [*path, probe.ones(probe.samples, probe.n_neurons)]
-        integrals = _one_set(probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer])
+        integrals = _one_set(probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer], prefix)
         values = _joint(probe, path, integrals) if plan.joint else integrals[-1]
         parts.append(Found(values, *_completeness(probe, plan, masks, integrals)))
         path.append(_mask(values, plan.top_k))
+        prefix = _advance(prefix, path)
     values = torch.stack([part.values for part in parts], dim=1)
     if not plan.gap:
         return Found(values)
@@ -105,14 +109,31 @@ def exact(probe: Probe, plan: Plan) -> Found:
     """
     path: list[Tensor] = []
     found: list[Tensor] = []
+    prefix = _prefix(probe, plan)
     for layer in range(len(probe.ffns)):
         chunks = torch.arange(probe.n_neurons, device=probe.ones(1).device).split(probe.repeats)
-        found.append(torch.cat([_candidates(probe, plan, path, layer, chunk) for chunk in chunks], dim=-1))
+        values = [_candidates(probe, plan, path, layer, chunk, prefix) for chunk in chunks]
+        found.append(torch.cat(values, dim=-1))
         path.append(_mask(found[-1], plan.top_k))
+        prefix = _advance(prefix, path)
     return Found(torch.stack(found, dim=1))
 
 
-def _candidates(probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, neurons: Tensor) -> Tensor:
+def _prefix(probe: Probe, plan: Plan) -> Prefix | None:
+    """Where scores need no gradient in the path, passes begin at the layer they score; else None."""
+    if plan.joint or plan.gap:
+        return None
+    return Prefix.begin(probe, below_one(plan.grid, probe)[0])
+
+
+def _advance(prefix: Prefix | None, path: Sequence[Tensor]) -> Prefix | None:
+    """The prefix with the path's last layer scaled; None after the last layer."""
+    return prefix and prefix.advance(path[-1]) if len(path) < len(prefix.probe.ffns if prefix else path) else None
+
+
+def _candidates(
+    probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, neurons: Tensor, prefix: Prefix | None
+) -> Tensor:
     """Scores of some candidates of a layer, each alone with the path: (samples, candidates)."""
     alone = torch.zeros(len(neurons), probe.n_neurons, device=neurons.device).scatter_(
         1, neurons[:, None], 1.0
@@ -120,7 +141,7 @@ def _candidates(probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, ne
     masks = [mask.expand(len(neurons), -1, -1) for mask in path]
     masks.append(alone[:, None].expand(-1, probe.samples, -1))  # (candidates, samples, n_neurons)
     wanted = range(layer + 1) if plan.joint else [layer]
-    integrals = integrate(probe, masks, plan.grid, plan.power, wanted, plan.joint)
+    integrals = integrate(probe, _scaled(masks, prefix), plan.grid, plan.power, wanted, prefix)
     own = torch.stack([integrals[-1][row, :, neuron] for row, neuron in enumerate(neurons)], dim=-1)
     if not plan.joint:
         return own
@@ -128,10 +149,17 @@ def _candidates(probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, ne
     return _product(probe, path, probe.activations[layer][:, neurons], own + rest)
 
 
-def _one_set(probe: Probe, plan: Plan, masks: Sequence[Tensor], wanted: Sequence[int]) -> list[Tensor]:
+def _one_set(
+    probe: Probe, plan: Plan, masks: Sequence[Tensor], wanted: Sequence[int], prefix: Prefix | None = None
+) -> list[Tensor]:
     """Integrals of a single set, per wanted layer (positions or samples, n_neurons)."""
-    found = integrate(probe, [mask[None] for mask in masks], plan.grid, plan.power, wanted, plan.joint)
-    return [integral[0] for integral in found]
+    scaled = _scaled([mask[None] for mask in masks], prefix)
+    return [integral[0] for integral in integrate(probe, scaled, plan.grid, plan.power, wanted, prefix)]
+
+
+def _scaled(masks: Sequence[Tensor], prefix: Prefix | None) -> dict[int, Tensor]:
+    """The masks that a pass has to apply itself, by layer: all of them, or the prefix's layer's."""
+    return dict(enumerate(masks)) if prefix is None else {prefix.layer: masks[prefix.layer]}
 
 
 def _joint(probe: Probe, path: Sequence[Tensor], integrals: Sequence[Tensor]) -> Tensor:
