@@ -62,11 +62,18 @@ def narrow_value(model: nn.Module, batch: Mapping[str, Any], target: str, last: 
     """
     answered = batch["labels"][:, 1:] != IGNORED
     columns = answered.any(0).nonzero()[:, 0]
-    with _narrow_network(model, last, answer_positions(batch["labels"])), _narrow_head(model, answered[:, columns]):
+    with (
+        _narrow_network(model, last, answer_positions(batch["labels"])),
+        _narrow_head(model, answered[:, columns]),
+    ):
         inputs = {key: value for key, value in batch.items() if key != "labels"}
-        logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits  # (answer tokens, vocabulary)
+        logits = model(
+            **inputs, use_cache=False, logits_to_keep=columns
+        ).logits  # (answer tokens, vocabulary)
     targets = batch["labels"][:, 1:][answered]
-    losses = cross_entropy(logits.float().T[None], targets[None], reduction="none")[0]  # summed as answer_logprob sums
+    losses = cross_entropy(logits.float().T[None], targets[None], reduction="none")[
+        0
+    ]  # summed as answer_logprob sums
     counts = answered.sum(-1)
     total = -losses.new_zeros(len(counts)).index_add(0, answered.nonzero()[:, 0], losses)
     return (total / counts).exp() if target == "probability" else total

@@ -42,7 +42,7 @@ def integrate(
     sets = len(next(iter(masks.values())))
     totals = _shared(probe, sets, last, power, wanted)
     jobs = torch.arange(sets * len(alphas), device=alphas.device)  # (set, grid point) pairs
-    for part in jobs.split(probe.repeats):
+    for part in jobs.split(probe.repeats) if len(jobs) else ():
         chosen, step = part // len(alphas), part % len(alphas)
         gates = {layer: 1 + (alphas[step][:, None, None] - 1) * mask[chosen] for layer, mask in masks.items()}
         found = probe.gradients(gates, wanted, prefix and prefix.at(step))

@@ -60,7 +60,11 @@ class Prefix:
     def _walk(self, points: Tensor, gates: Tensor) -> list[Entry]:
         """Entries to the next layer at some grid points, under gates (points, samples, n_neurons)."""
         probe, entry, copies = self.probe, self.at(points), len(points)
-        layer, here, there = probe.place.layers[self.layer], probe.ffns[self.layer], probe.ffns[self.layer + 1]
+        layer, here, there = (
+            probe.place.layers[self.layer],
+            probe.ffns[self.layer],
+            probe.ffns[self.layer + 1],
+        )
         own = set(layer.modules())
         below = {module: output for module, output in entry.outputs.items() if module not in own}
         with ExitStack() as stack:

@@ -116,10 +116,13 @@ class Probe:
         """Value of every row under gates (copies x samples, n_neurons) for the first layers: float32 (rows,)."""
         if not gates:
             return self.unscaled.value
+        entry = self.start(copies) if entry is None else entry
         with torch.no_grad(), gated(self.ffns, gates, self.owners(copies)):
-            return self.answer(copies, self.start(copies) if entry is None else entry)
+            return self.answer(copies, entry)
 
-    def gradients(self, gates: Mapping[int, Tensor], wanted: Sequence[int], entry: Entry | None = None) -> list[Tensor]:
+    def gradients(
+        self, gates: Mapping[int, Tensor], wanted: Sequence[int], entry: Entry | None = None
+    ) -> list[Tensor]:
         """Gradients of every row's value, for several copies of the batch at once.
 
         Args:
@@ -134,12 +137,16 @@ class Probe:
         copies = len(next(iter(gates.values())))
         leaves = {layer: gate.flatten(0, 1).requires_grad_(layer in wanted) for layer, gate in gates.items()}
         networks = [self.ffns[layer] for layer in leaves]
+        entry = self.start(copies) if entry is None else entry
         with gated(networks, list(leaves.values()), self.owners(copies)) as activations:
-            value = self.answer(copies, self.start(copies) if entry is None else entry)
+            value = self.answer(copies, entry)
         at = dict(zip(leaves, activations, strict=True)) if self.by_position else leaves
         return self._gradients(value, [at[layer] for layer in wanted], copies)
 
     def _gradients(self, value: Tensor, at: Sequence[Tensor], copies: int) -> list[Tensor]:
+        if not value.requires_grad:  # the model cuts the graph
+            at = [tensor.detach().requires_grad_() for tensor in at]
+            value = sum(tensor.sum() for tensor in at) * 0
         found = torch.autograd.grad(value.sum(), at, allow_unused=True, materialize_grads=True)
         return [self._whole(gradient.float()).reshape(copies, -1, self.n_neurons) for gradient in found]
 

@@ -7,7 +7,7 @@ layers, and modules are put aside by giving them another `forward` for as long a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -62,7 +62,9 @@ def join(entries: Sequence[Entry]) -> Entry:
     first = entries[0]
     if len(entries) == 1:
         return first
-    outputs = {module: _map(torch.cat, [entry.outputs[module] for entry in entries]) for module in first.outputs}
+    outputs = {
+        module: _map(torch.cat, [entry.outputs[module] for entry in entries]) for module in first.outputs
+    }
     return Entry(first.ffn, outputs, torch.cat([entry.activation for entry in entries]))
 
 
@@ -130,7 +132,11 @@ def _giving(output: Any) -> Callable:
 
 @contextmanager
 def recorded(
-    place: Layout, index: int, ffn: FFN, below: Mapping[nn.Module, Any] = MappingProxyType({}), stop: bool = False
+    place: Layout,
+    index: int,
+    ffn: FFN,
+    below: Mapping[nn.Module, Any] = MappingProxyType({}),
+    stop: bool = False,
 ) -> Iterator[list[Entry]]:
     """Note the entry to a layer's last linear layer.
 
@@ -154,7 +160,9 @@ def recorded(
 
     def arrive(module: nn.Module, args: tuple) -> None:
         activation = args[0].detach()
-        kept = {key: output for key, output in seen.items() if key not in first or _has_rows(output, activation)}
+        kept = {
+            key: output for key, output in seen.items() if key not in first or _has_rows(output, activation)
+        }
         found.append(Entry(ffn, {**below, **kept}, activation))
         if stop:
             raise Arrived
@@ -164,10 +172,8 @@ def recorded(
         for module in [*first, *_mixers(place.layers[index], ffn)]:
             stack.callback(module.register_forward_hook(note).remove)
         stack.callback(ffn.output.register_forward_pre_hook(arrive).remove)
-        try:
+        with suppress(Arrived):
             yield found
-        except Arrived:
-            pass
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 from mipnb.integrals import below_one, integrate
 from mipnb.prefix import Prefix
 from mipnb.probe import Probe
+from mipnb.stieltjes import integrate_changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +23,16 @@ class Plan:
     """What is computed.
 
     Attributes:
-        grid: points and weights of the integral, see `rules.quadrature`.
+        grid: points and weights of the integral, see `rules.quadrature`; None: points by sample, see `stieltjes`.
+        n_steps: grid points m.
         power: power of the gradients: 1 (IGI, Eq. 4) or 2 (IFI, Eq. 6).
         joint: the product of sums as printed, rather than each neuron's own integral.
         top_k: neurons that each layer adds to a sample's path.
         gap: whether to compute, beside the scores, what the completeness gap needs.
     """
 
-    grid: tuple[Tensor, Tensor]
+    grid: tuple[Tensor, Tensor] | None
+    n_steps: int
     power: int
     joint: bool
     top_k: int
@@ -72,7 +75,9 @@ def greedy(probe: Probe, plan: Plan) -> Found:
     prefix = _prefix(probe, plan)
     for layer in range(len(probe.ffns)):
         masks = [*path, probe.ones(probe.samples, probe.n_neurons)]
-        integrals = _one_set(probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer], prefix)
+        integrals = _one_set(
+            probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer], prefix
+        )
         values = _joint(probe, path, integrals) if plan.joint else integrals[-1]
         parts.append(Found(values, *_completeness(probe, plan, masks, integrals)))
         path.append(_mask(values, plan.top_k))
@@ -121,14 +126,19 @@ def exact(probe: Probe, plan: Plan) -> Found:
 
 def _prefix(probe: Probe, plan: Plan) -> Prefix | None:
     """Where scores need no gradient in the path, passes begin at the layer they score; else None."""
-    if plan.joint or plan.gap:
+    if plan.joint or plan.gap or plan.grid is None:
         return None
-    return Prefix.begin(probe, below_one(plan.grid, probe)[0])
+    alphas = below_one(plan.grid, probe)[0]
+    return Prefix.begin(probe, alphas) if len(alphas) else None
 
 
 def _advance(prefix: Prefix | None, path: Sequence[Tensor]) -> Prefix | None:
     """The prefix with the path's last layer scaled; None after the last layer."""
-    return prefix and prefix.advance(path[-1]) if len(path) < len(prefix.probe.ffns if prefix else path) else None
+    return (
+        prefix and prefix.advance(path[-1])
+        if len(path) < len(prefix.probe.ffns if prefix else path)
+        else None
+    )
 
 
 def _candidates(
@@ -153,6 +163,8 @@ def _one_set(
     probe: Probe, plan: Plan, masks: Sequence[Tensor], wanted: Sequence[int], prefix: Prefix | None = None
 ) -> list[Tensor]:
     """Integrals of a single set, per wanted layer (positions or samples, n_neurons)."""
+    if plan.grid is None:
+        return integrate_changes(probe, dict(enumerate(masks)), plan.n_steps, plan.power, wanted)
     scaled = _scaled([mask[None] for mask in masks], prefix)
     return [integral[0] for integral in integrate(probe, scaled, plan.grid, plan.power, wanted, prefix)]
 

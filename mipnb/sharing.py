@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from mipnb import models
-from mipnb.batches import take_batch
+from mipnb.answers import answer_value
+from mipnb.hooks import gated
 from mipnb.models import FFN
+from mipnb.parts import longest
 from mipnb.prefix import Prefix
 from mipnb.probe import Probe
 from mipnb.replay import layout
@@ -30,7 +32,9 @@ def shared(probe: Probe) -> Probe:
     if place is None:
         return probe
     last = _last_language(probe.model)
-    other = replace(probe, place=place, last=None if last is None or last.output is probe.ffns[0].output else last)
+    other = replace(
+        probe, place=place, last=None if last is None or last.output is probe.ffns[0].output else last
+    )
     tried = _tried.setdefault(probe.model, {})
     key = (*(ffn.name for ffn in probe.ffns), *sorted(probe.batch))
     if key not in tried:
@@ -46,7 +50,7 @@ def _last_language(model: nn.Module) -> FFN | None:
 
 
 def _agrees(plain: Probe, other: Probe) -> bool:
-    one = {"batch": take_batch(plain.batch, 0, 1), "at_one": False, "by_position": False, "max_rows": 2}
+    one = {"batch": longest(plain.batch), "at_one": False, "by_position": False, "max_rows": 2}
     plain, other = replace(plain, **one), replace(other, **one)
     expected = plain.unscaled.value
     try:
@@ -59,3 +63,14 @@ def _agrees(plain: Probe, other: Probe) -> bool:
     except _REFUSALS:
         return False
     return all(torch.allclose(value, expected.expand(2), rtol=2e-2, atol=1e-6) for value in (first, last))
+
+
+def reached(probe: Probe) -> list[bool]:
+    """Per layer, whether the answer of one sample depends on it through the autograd graph."""
+    one = replace(probe, batch=longest(probe.batch), place=None, last=None, by_position=False)
+    gates = [one.ones(1, one.n_neurons).requires_grad_() for _ in one.ffns]
+    with gated(one.ffns, gates, one.owners(1)):
+        value = answer_value(one.model, one.batch, one.target).sum()
+    if not value.requires_grad:
+        return [False] * len(gates)
+    return [gradient is not None for gradient in torch.autograd.grad(value, gates, allow_unused=True)]
