@@ -24,7 +24,8 @@ def language_calls(place: Layout | None, batch: Batch) -> Iterator[list[dict[str
     calls: list[dict[str, Any]] = []
 
     def note(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if isinstance(kwargs.get("inputs_embeds"), Tensor):
+        states = kwargs.get("inputs_embeds")
+        if isinstance(states, Tensor) and states.shape[:2] == batch["labels"].shape:
             calls.append({key: kwargs[key] for key in _KEYS if kwargs.get(key) is not None})
 
     if place is None or "pixel_values" not in batch:
