@@ -38,19 +38,21 @@ def integrate_changes(
         probe: the model and its questions.
         masks: per layer, all that is scaled, which neurons are in the set: 0 or 1, float32 (samples, n_neurons).
         n_steps: bins m, each of one gradient.
-        power: 1; or 2 for squared gradients, which add up to nothing known: a bin then weighs its width.
+        power: 1, or 2 for squared gradients. These, and gradients by position (joint scores), add up to nothing known: a
+            bin then weighs its width.
         wanted: layers whose integrals are returned.
 
     Returns:
         Per wanted layer float32 (positions or samples, n_neurons).
     """
+    shares = power == 1 and not probe.by_position  # else the sum of the integrals is nothing known
     edges, middles = _bins(probe, masks, n_steps)
     changes = _values(probe, masks, edges).diff(dim=0)
     totals: dict[int, Tensor] = {}
     for part in torch.arange(n_steps, device=edges.device).split(probe.repeats):
         gradients = dict(zip(masks, probe.gradients(_gates(masks, middles[part]), list(masks)), strict=True))
         widths = edges.diff(dim=0)[part]
-        weights = widths if power > 1 else _weights(probe, masks, gradients, changes[part], widths)
+        weights = _weights(masks, gradients, changes[part], widths) if shares else widths
         for layer in wanted:
             rows = weights[:, probe.owner] if probe.by_position else weights
             found = (rows[..., None] * gradients[layer] ** power).sum(0)
@@ -97,21 +99,9 @@ def _values(probe: Probe, masks: Mapping[int, Tensor], alphas: Tensor) -> Tensor
 
 
 def _weights(
-    probe: Probe,
-    masks: Mapping[int, Tensor],
-    gradients: Mapping[int, Tensor],
-    changes: Tensor,
-    widths: Tensor,
+    masks: Mapping[int, Tensor], gradients: Mapping[int, Tensor], changes: Tensor, widths: Tensor
 ) -> Tensor:
     """change / F', at least 0 and at most BOUND times the bin's width: (copies, samples)."""
-    slope = sum(_slope(probe, mask, gradients[layer], layer) for layer, mask in masks.items())
+    slope = sum((gradients[layer] * mask).sum(-1) for layer, mask in masks.items())
     ratio = torch.where(slope == 0, torch.zeros_like(slope), changes / slope)
     return ratio.clamp(min=0).minimum(BOUND * widths)
-
-
-def _slope(probe: Probe, mask: Tensor, gradient: Tensor, layer: int) -> Tensor:
-    """A layer's part of dF/d(alpha): (copies, samples)."""
-    if not probe.by_position:
-        return (gradient * mask).sum(-1)
-    scaled = (gradient * probe.activations[layer] * mask[probe.owner]).sum(-1, keepdim=True)
-    return torch.stack([probe.per_sample(part)[:, 0] for part in scaled])

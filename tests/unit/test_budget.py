@@ -11,18 +11,26 @@ from mipnb.measuring import interleaved, peak_bytes
 from mipnb.models import ffns
 from mipnb.parts import lengths, longest, parts_by_length, pick, trimmed
 
-CASES = [("text", [(0, 0)] * 3), ("text", [(4, 4), (2, 6), (8, 4)]), ("vision", [(4, 4), (2, 6), (8, 4)])]
+CASES = [("text", [(4, 4), (2, 6), (8, 4)]), ("vision", [(4, 4), (2, 6), (8, 4)])]
 LENGTHS = [7, 9, 5]
 
 
 @pytest.mark.parametrize(("branch", "grids"), CASES)
-@pytest.mark.parametrize("search", ["greedy", "one_pass"])
-@pytest.mark.parametrize("score", ["joint", "complete"])
+@pytest.mark.parametrize(
+    ("search", "score"), [("greedy", "joint"), ("greedy", "complete"), ("one_pass", "complete")]
+)
 def test_passes_stay_within_the_budget_and_scores_stay_the_same(branch, grids, search, score):
-    model, batch = tiny_vl(), questions(grids * 3, LENGTHS * 3)
-    choices = {"search": search, "score": score, "top_k": 2, "fingerprint": "", "completeness": False}
+    model, batch = tiny_vl(), questions(grids * 2, LENGTHS * 2)
+    choices = {
+        "search": search,
+        "score": score,
+        "top_k": 2,
+        "fingerprint": "",
+        "completeness": False,
+        "n_steps": 2,
+    }
     free = attribute(model, batch, branch, **choices)
-    for memory_gb in (0.004, 0.001):
+    for memory_gb in (0.004, 0.0015):
         call = partial(attribute, model, batch, branch, memory_gb=memory_gb, **choices)
         held = call()
         assert torch.allclose(held.values, free.values, rtol=1e-4, atol=1e-5 * free.values.abs().max().item())

