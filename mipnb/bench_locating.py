@@ -30,6 +30,7 @@ from mipnb.estimators import ESTIMATORS, agreement_table, cheapest_that_agrees, 
 from mipnb.locating import PAIRS, of_modality
 from mipnb.measuring import interleaved, peak_bytes
 from mipnb.models import ffns, load_model, load_processor
+from mipnb.parts import pick
 from mipnb.plain import bare_passes, plain_greedy
 from mipnb.rules import quadrature
 
@@ -114,23 +115,16 @@ def scaling(model: nn.Module, batches: dict[str, Batch]) -> pd.DataFrame:
 
 def _first(batch: Batch, size: int) -> Batch:
     """That many samples, the batch from the beginning again where it ends."""
-    from mipnb.parts import pick
-
     return pick(batch, torch.arange(size) % len(batch["labels"]))
 
 
 def _lengthened(batch: Batch, times: int) -> Batch:
-    """The same samples with `times` as many tokens: their text again, before themselves, unanswered."""
-    shape = batch["labels"].shape
-    longer = dict(batch)
-    for key in ("input_ids", "attention_mask", "mm_token_type_ids", "labels"):
-        before = batch[key].roll(0)
-        if key == "input_ids":
-            before = before.masked_fill(batch["mm_token_type_ids"] != 0, 5)
-        filled = {"attention_mask": torch.ones(shape, dtype=torch.long), "labels": torch.full(shape, IGNORED)}
-        filled["mm_token_type_ids"] = torch.zeros(shape, dtype=torch.long)
-        longer[key] = torch.cat([filled.get(key, before)] * (times - 1) + [batch[key]], dim=1)
-    return longer
+    """The same samples with `times` as many tokens: words in front that nobody asks about."""
+    shape = (len(batch["labels"]), (times - 1) * batch["labels"].shape[1])
+    front = {"input_ids": 5, "attention_mask": 1, "mm_token_type_ids": 0, "labels": IGNORED}
+    return batch | {
+        key: torch.cat([batch[key].new_full(shape, fill), batch[key]], dim=1) for key, fill in front.items()
+    }
 
 
 def gap(model: nn.Module, batches: dict[str, Batch], samples: int) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from mipnb import models
 from mipnb.attribution import attribute
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
-from mipnb.rules import RULES
+from mipnb.rules import ADAPTIVE, RULES
 from mipnb.scores import Scores, concatenate
 
 TEXT, IMAGE_TEXT = "text", "image_text"
@@ -124,6 +124,11 @@ def gap_verdict(medians: Mapping[str, float], rule: str, n_steps: int, small: fl
         small: the largest gap at which scores count as amounts.
     """
     told = " and ".join(f"{gap:.2f} ({branch})" for branch, gap in medians.items())
+    if rule in ADAPTIVE:
+        return (
+            f"With rule `{rule}` and m = {n_steps} the median gap is {told}. That rule's integrals add up by construction: "
+            "**how far the scores can be trusted is to be seen from more steps, not from this gap.**"
+        )
     large = [branch for branch, gap in medians.items() if not gap <= small]
     verdict = f"**Small: the scores are good as amounts** (all at most {small})."
     if large:
