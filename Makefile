@@ -8,7 +8,6 @@ PYTHON ?= python3
 ARGS ?=
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= 1
-export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 # the folder that the active `python` imports mipnb from, if it is this one

@@ -28,6 +28,13 @@ def by_chance(a: NeuronPath, b: NeuronPath) -> float:
     return mean(layers)
 
 
+def changed(a: NeuronPath, b: NeuronPath) -> float:
+    """Share of a's neurons that b has not, all layers together, 0 to 1; ValueError if they cannot be compared."""
+    overlap(a, b)
+    lost = sum(len(set(one) - set(other)) for one, other in zip(a.layers, b.layers, strict=True))
+    return lost / max(1, sum(a.sizes))
+
+
 def overlap_rows(paths: Mapping[str, NeuronPath]) -> pd.DataFrame:
     """Everyone with everyone, for `plotting.overlap_matrix`: columns row, column, overlap."""
     rows = [(one, two, mean_overlap(paths[one], paths[two])) for one in paths for two in paths]

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "PARTIAL",
     "atomic_path",
+    "clear_partial",
     "project_root",
     "read_json",
     "require",
@@ -21,6 +23,8 @@ __all__ = [
     "under_root",
     "write_json",
 ]
+
+PARTIAL = ".partial"  # within a notebook's folder: results of one that is not through yet (`mipnb.partial`)
 
 
 @contextmanager
@@ -140,3 +144,8 @@ def stage_dir(run_dir: str | Path, stage: str) -> Path:
     folder = under_root(run_dir) / stage
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def clear_partial(stage: str | Path) -> None:
+    """Removes what `mipnb.partial` kept in a notebook's folder: the notebook is through."""
+    shutil.rmtree(Path(stage) / PARTIAL, ignore_errors=True)

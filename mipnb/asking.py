@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from mipnb.benchmarks import Person, Question
-from mipnb.evaluation import CELL, aggregate, compare
+from mipnb.benchmarks import Question
+from mipnb.evaluation import CELL, COUNTS, aggregate, compare
 from mipnb.plotting import MAIN_METRIC, TASK_NAMES
 
 
@@ -35,11 +35,6 @@ def some_people(asked: Mapping[str, Iterable[Question]], counts: Mapping[str, in
     return chosen
 
 
-def names_of(people: Iterable[Person]) -> dict[str, str]:
-    """Each person's name as the biography has it, by person; the ID where it has none."""
-    return {person.person_id: person.biography.get("Name", person.person_id) for person in people}
-
-
 def change_table(results: pd.DataFrame) -> pd.DataFrame:
     """Forgetting rate on the forget splits, retention on the others: one row a method and split, a column a task.
 
@@ -56,10 +51,17 @@ def change_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_interval(results: pd.DataFrame, splits: Iterable[str], methods: Iterable[str]) -> pd.DataFrame:
-    """Means over seeds with 95 % interval as text, "0.25 [0.18, 0.33]": a row a cell, a column a method."""
-    means = aggregate(results[results.metric != "n_unparsed"])
+    """Means over seeds with 95 % interval as text, "0.25 [0.18, 0.33]": a row a cell, a column a method.
+
+    Splits that the benchmark does not have are passed over.
+    """
+    means = aggregate(results[~results.metric.isin(COUNTS)])
     means = means[means.split.isin(list(splits)) & means.method.isin(list(methods))]
     text = [f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in means.itertuples(index=False)]
     wide = means.assign(text=text).pivot(index=CELL, columns="method", values="text")
     order = means[CELL].drop_duplicates().itertuples(index=False, name=None)
-    return wide.loc[list(order), list(methods)].droplevel("modality").rename_axis(columns=None)
+    return (
+        wide.reindex(index=pd.MultiIndex.from_tuples(order, names=CELL), columns=list(methods))
+        .droplevel("modality")
+        .rename_axis(columns=None)
+    )

@@ -37,7 +37,8 @@ from mipnb.budget import rows_within
 from mipnb.hooks import undisturbed
 from mipnb.integrals import weight_at_one
 from mipnb.models import FFN
-from mipnb.parts import parts_by_length
+from mipnb.parts import part_size, parts_by_length
+from mipnb.precision import float32_arithmetic
 from mipnb.preconditions import check_batch, check_choices, check_networks, sample_names
 from mipnb.probe import Probe
 from mipnb.relevance import relevance_rules
@@ -56,7 +57,7 @@ SEARCHES = {
     "relevance": one_pass,
 }
 UNSCALED = ("gradient", "relevance")  # that look at the unscaled model alone
-ROWS = 64  # of a pass, unless told
+MAX_ROWS = 64  # of a pass, unless told
 
 
 def attribute(
@@ -80,7 +81,8 @@ def attribute(
 ) -> Scores:
     """Score every neuron of a branch for every sample of a batch.
 
-    The model is left as found: hooks come off, training and requires_grad flags are restored, no weight gets
+    A model in bfloat16 or float16 is computed in float32 (`precision.float32_arithmetic`), so that scores depend on its
+    weights alone. It is left as found: hooks come off, training and requires_grad flags are restored, no weight gets
     a gradient. A layer that the answer does not depend on (a vision tower's blocks beyond its feature layer) scores 0
     (`Scores.silent_layers`). A sample whose scores are all 0, since the model is surer than its numbers are fine, is warned of.
 
@@ -129,7 +131,12 @@ def attribute(
     fingerprint = models.fingerprint(model) if fingerprint is None else fingerprint
     packed = branch == "vision" and "image_grid_thw" in batch
     with ExitStack() as stack:
-        for context in (undisturbed(model), torch.inference_mode(False), torch.enable_grad()):
+        for context in (
+            undisturbed(model),
+            float32_arithmetic(model),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             stack.enter_context(context)
         at_one = plan.grid is not None and weight_at_one(plan.grid) > 0
         probe = shared(Probe(model, ffns, batch, target, packed, 1, plan.joint, at_one))
@@ -165,7 +172,7 @@ def _rows(probe: Probe, plan: Plan, max_rows: int | None, memory_gb: float | Non
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows is {max_rows}; a pass holds at least 1 row")
     if memory_gb is None:
-        return max_rows or ROWS
+        return max_rows or MAX_ROWS
     fitting = rows_within(memory_gb, probe, plan.n_steps)
     return min(fitting, max_rows or fitting)
 
@@ -173,11 +180,8 @@ def _rows(probe: Probe, plan: Plan, max_rows: int | None, memory_gb: float | Non
 def _in_parts(probe: Probe, plan: Plan, search) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Scores, value, sum of integrals and value at zero of all samples (on the processor), from parts of like length."""
     steps = plan.n_steps if plan.grid is None else max(1, int((plan.grid[0] < 1).sum()))
-    size = (
-        probe.max_rows // steps if probe.max_rows >= 4 * steps else probe.max_rows
-    )  # a part's steps in one pass
     order, found = [], []
-    for rows, batch in parts_by_length(probe.batch, size):
+    for rows, batch in parts_by_length(probe.batch, part_size(probe.max_rows, steps)):
         part = replace(probe, batch=batch)
         result: Found = search(part, plan)
         found.append((result.values, part.unscaled.value, result.total, result.zero))

@@ -1,65 +1,101 @@
-"""From questions to tensors: chat template, picture patches, answer labels, and repeating a batch by whole samples."""
+"""From questions to tensors: chat template, pictures, answer labels, and repeating a batch by whole samples."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mipnb.benchmarks import Question
+from mipnb.benchmarks.protocols import chat
+from mipnb.families import Family, family_of
 
 Batch = dict[str, Tensor]
-#: keys whose rows are patches or pictures, not samples
-_PACKED = ("pixel_values", "image_grid_thw")
+#: what the pictures of a batch become: packed patches with their grids, or one row a picture
+_PICTURES = ("pixel_values", "image_grid_thw")
 IGNORED = -100
 
 
 def encode(processor, questions: Sequence[Question], with_answer: bool = True, device: str = "cpu") -> Batch:
-    """Encode questions of one modality.
+    """Encode questions of one modality for the family that the processor belongs to.
 
     Args:
-        processor: a Qwen-VL processor (tokenizer, chat template, image processor).
+        processor: of a known family (tokenizer, chat template, image processor), from `load_processor`.
         questions: all with a picture, or all without.
         with_answer: append the answer and its end token, make labels and pad right; else pad left, for generating.
 
     Returns:
-        input_ids, attention_mask, mm_token_type_ids: int64 (batch, tokens); labels: int64 (batch, tokens), -100 outside
-        the answer and its end token; pixel_values float32 (patches, dim) and image_grid_thw int64 (batch, 3) with pictures.
+        input_ids, attention_mask and, if the family takes them, token types: int64 (batch, tokens); labels: int64
+        (batch, tokens), -100 outside the answer and its end token. With pictures pixel_values float32: (patches, dim)
+        with image_grid_thw int64 (batch, 3) for a family that packs them, else (batch, channels, height, width).
 
     Raises:
-        ValueError: no questions, or pictures in some questions only.
+        ValueError: no questions, pictures in some questions only, a processor of no known family, or one that cuts
+            a picture into several.
     """
     pictured = {question.image is not None for question in questions}
     if len(pictured) != 1:
         raise ValueError(
             f"a batch needs questions of one modality; got {len(questions)} with pictures in some, not all"
         )
-    packed = _prompts(processor, questions, pictured == {True})
+    record = family_of(processor)
+    packed = _prompts(processor, record, questions, pictured == {True})
+    types = packed[record.token_types] if record.token_types else [None] * len(questions)
+    tails = [answer_tokens(processor, question.answer) if with_answer else [] for question in questions]
     rows = [
-        _row(processor.tokenizer, ids, types, question.answer if with_answer else None)
-        for ids, types, question in zip(
-            packed["input_ids"], packed["mm_token_type_ids"], questions, strict=True
-        )
+        _row(prompt, tail, {record.token_types: kinds} if record.token_types else {})
+        for prompt, kinds, tail in zip(packed["input_ids"], types, tails, strict=True)
     ]
     batch = _pad(rows, processor.tokenizer.pad_token_id, left=not with_answer)
     if not with_answer:
         del batch["labels"]
-    batch |= {key: torch.as_tensor(packed[key]) for key in _PACKED if key in packed}
+    batch |= {key: torch.as_tensor(np.asarray(packed[key])) for key in _PICTURES if key in packed}
+    shown = sum(turn.image is not None for question in questions for turn in (*question.shots, question))
+    if n_pictures(batch) not in (None, shown):
+        raise ValueError(
+            f"the processor made {n_pictures(batch)} pictures of {shown}: expected one a question; switch "
+            "off its cutting of pictures into several (do_pan_and_scan, do_image_splitting)"
+        )
     return {key: tensor.to(device) for key, tensor in batch.items()}
 
 
-def _prompts(processor, questions: Sequence[Question], pictured: bool) -> dict:
-    content = [
-        [{"type": "image"}] * pictured + [{"type": "text", "text": question.prompt}] for question in questions
-    ]
-    chats = [[{"role": "user", "content": parts}] for parts in content]
-    text = processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-    images = [decode_image(question.image) for question in questions] if pictured else None
-    return processor(text=text, images=images, return_mm_token_type_ids=True)
+def prompt_tokens(processor, questions: Sequence[Question]) -> list[list[int]]:
+    """Token ids of the prompts of one modality, pictures being placeholders still: nothing is decoded or resized."""
+    text, _, options = _texts(processor, questions)
+    return processor.tokenizer(text, **options)["input_ids"]
+
+
+def _texts(
+    processor, questions: Sequence[Question]
+) -> tuple[list[str], tuple[list[bytes], ...], dict[str, bool]]:
+    """What the chat template makes of the prompts, the answers' turn opened; their pictures; how to tokenize them."""
+    chats, pictures = zip(*map(chat, questions), strict=True)
+    text = processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True)
+    start = processor.tokenizer.bos_token  # with it in the template there would be two start tokens
+    return text, pictures, {"add_special_tokens": not (start and text[0].startswith(start))}
+
+
+def _prompts(processor, record: Family, questions: Sequence[Question], pictured: bool) -> dict:
+    """Token ids, token types (lists, unpadded) and pictures of the prompts, the answers' turn opened."""
+    text, pictures, options = _texts(processor, questions)
+    return processor(
+        text=text,
+        images=[[decode_image(image) for image in group] for group in pictures] if pictured else None,
+        return_mm_token_type_ids=bool(record.token_types),
+        **options,
+    )
+
+
+def n_pictures(batch: Batch) -> int | None:
+    """How many pictures a batch holds; None without."""
+    if "pixel_values" not in batch:
+        return None
+    return len(batch.get("image_grid_thw", batch["pixel_values"]))
 
 
 def decode_image(encoded: bytes) -> Image.Image:
@@ -70,18 +106,23 @@ def decode_image(encoded: bytes) -> Image.Image:
         raise ValueError(f"{len(encoded)} bytes do not decode as a picture: {error}") from error
 
 
-def _row(tokenizer, prompt: list[int], types: list[int], answer: str | None) -> dict[str, list[int]]:
-    tail = [] if answer is None else tokenizer(answer + tokenizer.eos_token)["input_ids"]
+def answer_tokens(processor, answer: str) -> list[int]:
+    """The answer's tokens and its end token, with no start token of their own."""
+    end = family_of(processor).turn_end or processor.tokenizer.eos_token
+    return processor.tokenizer(answer + end, add_special_tokens=False)["input_ids"]
+
+
+def _row(prompt: list[int], tail: list[int], types: dict[str, list[int]]) -> dict[str, list[int]]:
     return {
         "input_ids": [*prompt, *tail],
         "attention_mask": [1] * (len(prompt) + len(tail)),
-        "mm_token_type_ids": [*types, *([0] * len(tail))],
+        **{name: [*kinds, *([0] * len(tail))] for name, kinds in types.items()},
         "labels": [IGNORED] * len(prompt) + tail,
     }
 
 
 def _pad(rows: list[dict[str, list[int]]], pad_token_id: int, left: bool) -> Batch:
-    fill = {"input_ids": pad_token_id, "attention_mask": 0, "mm_token_type_ids": 0, "labels": IGNORED}
+    fill = dict.fromkeys(rows[0], 0) | {"input_ids": pad_token_id, "labels": IGNORED}
     width = max(len(row["input_ids"]) for row in rows)
 
     def padded(values: list[int], value: int) -> list[int]:
@@ -109,14 +150,27 @@ def repeat_batch(batch: Batch, times: int) -> Batch:
     return {key: tensor.repeat(times, *[1] * (tensor.dim() - 1)) for key, tensor in batch.items()}
 
 
+def pick(batch: Batch, rows: Tensor) -> Batch:
+    """Some samples of a batch, in the order given, each with its picture (one a sample)."""
+    rows = rows.to(next(iter(batch.values())).device)
+    packed = {"pixel_values"} if "image_grid_thw" in batch else set()
+    part = {key: tensor[rows] for key, tensor in batch.items() if key not in packed}
+    if packed:
+        pictures = batch["pixel_values"].split(batch["image_grid_thw"].prod(-1).tolist())
+        part["pixel_values"] = torch.cat([pictures[row] for row in rows.tolist()])
+    return part
+
+
 def take_batch(batch: Batch, start: int, stop: int) -> Batch:
     """Samples start..stop of a batch, with their pictures (one picture a sample)."""
-    part = {key: tensor[start:stop] for key, tensor in batch.items() if key not in _PACKED}
-    if "image_grid_thw" not in batch:
-        return part
-    ends = torch.cat([torch.zeros(1, dtype=torch.long), batch["image_grid_thw"].prod(-1).cpu().cumsum(0)])
-    pixels = batch["pixel_values"][ends[start] : ends[min(stop, len(ends) - 1)]]
-    return part | {"pixel_values": pixels, "image_grid_thw": batch["image_grid_thw"][start:stop]}
+    return pick(batch, torch.arange(len(batch["input_ids"]))[start:stop])
+
+
+def to_device(batch: Batch, device: torch.device | str | int) -> Batch:
+    """The batch on a device; itself if it is there already."""
+    if all(tensor.device == torch.device(device) for tensor in batch.values()):
+        return batch
+    return {key: tensor.to(device) for key, tensor in batch.items()}
 
 
 def answer_logprob(logits: Tensor, labels: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def cost(model: nn.Module, batches: dict[str, Batch], repeats: int) -> pd.DataFr
                 median(ratios),
                 min(ratios),
                 max(ratios),
-                peak_bytes(calls[name]) / 1e9,
+                peak_bytes(calls[name], model) / 1e9,
             )
             rows.append((pair, name, against, *measured))
     return pd.DataFrame(
@@ -109,7 +109,7 @@ def scaling(model: nn.Module, batches: dict[str, Batch]) -> pd.DataFrame:
             for (varied, size), (part, changed) in asked.items():
                 call = partial(attribute, model, part, branch, search=search, **base | changed)
                 seconds = statistics.median(interleaved({"": call}, 3)[""])
-                rows.append((pair, search, varied, size, seconds, peak_bytes(call) / 1e9))
+                rows.append((pair, search, varied, size, seconds, peak_bytes(call, model) / 1e9))
     return pd.DataFrame(rows, columns=["pair", "search", "varied", "size", "seconds", "peak_gb"])
 
 

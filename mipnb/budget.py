@@ -58,7 +58,7 @@ def row_bytes(probe: Probe, n_steps: int) -> int:
 
 
 def _kept(one: Probe, n_steps: int) -> int:
-    """States that `prefix` keeps for one sample: every layer's output and the last activation, at every grid point."""
+    """States that `scaled_path` keeps for one sample: every layer's output and the last activation, at every grid point."""
     start = one.unscaled.start
     if start is None:
         return 0

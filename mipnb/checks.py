@@ -21,25 +21,40 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
     Raises:
         FileNotFoundError: If a folder is missing.
         ValueError: If the forget ratio does not exist, a shipped model is damaged, or the model has fewer
-            neurons or layers than the parameters ask for.
+            neurons or layers than the parameters ask for, or given paths do not fit model or benchmark.
     """
     if "benchmark_dir" in taken:
         _check_benchmark(params, "forget_ratio" in taken)
-    if params.retrain:  # the models are about to be made anew
+    if "training_dir" in taken and params.training_dir and not under_root(params.training_dir).is_dir():
+        raise FileNotFoundError(f"training_dir = {params.training_dir}: there is no such folder")
+    if params.retrain:  # the models are about to be made anew, by LoRA from the base model
+        if params.retrain_by == "lora":
+            _check_model(params, "base_dir")
         return
     for name in ("base_dir", "model_dir"):
         if name in taken:
-            _check_model(name, getattr(params, name))
+            _check_model(params, name)
     if "model_dir" in taken:
         _check_sizes(params, taken)
+    if "reuse_paths" in taken and (params.reuse_paths or params.use_released_paths):
+        from mipnb.reuse import check_given
+
+        check_given(params)
 
 
 def _check_benchmark(params: Params, with_ratio: bool) -> None:
-    """Checks that the benchmark is there and has the forget ratio."""
+    """Checks that the benchmark is there, is of the kind asked for, and has the forget ratio."""
+    from mipnb import benchmarks
+
     folder = under_root(params.benchmark_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f"benchmark_dir = {params.benchmark_dir}: there is no folder {folder}")
-    ratios = sorted(int(path.name[7:]) for path in folder.glob("forget_*") if path.name[7:].isdigit())
+    kind = benchmarks.benchmark_kind(folder)
+    if params.benchmark not in ("auto", kind):
+        raise ValueError(
+            f"benchmark = {params.benchmark}: {folder} looks like {kind}; set benchmark_dir or benchmark"
+        )
+    ratios = benchmarks.forget_ratios(folder)
     if with_ratio and params.forget_ratio not in ratios:
         raise ValueError(
             f"forget_ratio = {params.forget_ratio}: {folder} has no forget_{params.forget_ratio}; "
@@ -48,39 +63,42 @@ def _check_benchmark(params: Params, with_ratio: bool) -> None:
 
 
 def check_rows(params: Params, taken: Collection[str]) -> None:
-    """Reads every row that the notebooks will read, so that one that lacks a field is told before any work.
+    """Reads every row that the notebooks will read, so that a faulty one is told before any work.
 
     Raises:
-        ValueError: Naming file, ID and field.
+        ValueError: Naming file, row, ID and what is wrong: a field, a picture, an empty set, a person in both sets.
     """
     if not {"benchmark_dir", "forget_ratio"} <= set(taken):
         return
-    from mipnb import benchmarks
+    from mipnb.benchmarks.validation import check_data
 
-    root = under_root(params.benchmark_dir)
-    benchmarks.load_training(root, ids=None)
-    benchmarks.forget_ids(root, params.forget_ratio)
-    benchmarks.evaluation_questions(root, params.forget_ratio, 1, params.seed)
+    training = params.training_dir if "training_dir" in taken else ""
+    report = check_data(params.benchmark_dir, params.forget_ratio, training, decode=False)
+    if report.errors:
+        more = (
+            f"\n({len(report.errors) - 5} more: `mipnb check-data {report.folder}`)"
+            if len(report.errors) > 5
+            else ""
+        )
+        raise ValueError("\n".join(report.errors[:5]) + more)
 
 
-def _check_model(name: str, folder: str) -> None:
-    """Checks that a model's folder is there and its files are as they were shipped."""
+def _check_model(params: Params, name: str) -> None:
+    """Checks that a model can be had, is of a known family, and its files are as they were shipped."""
     from mipnb import models
 
-    path = under_root(folder)
-    if not (path / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{name} = {folder}: there is no model in {path} (no config.json); give another folder, "
-            "or make the model by `-p retrain true`"
-        )
-    models.verify_checksums(path)
+    folder = getattr(params, name)
+    try:
+        models.check_model(folder, getattr(params, name.replace("_dir", "_revision")))
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{name} = {folder}: {error}") from None
 
 
 def _check_sizes(params: Params, taken: Collection[str]) -> None:
     """Checks top_k and layer_index against the model's configuration."""
     from mipnb import models
 
-    sizes = models.ffn_sizes(under_root(params.model_dir))
+    sizes = models.ffn_sizes(params.model_dir, params.model_revision)
     for branch, (layers, neurons) in sizes.items():
         top_k = getattr(params, f"{branch}_top_k")
         if f"{branch}_top_k" in taken and top_k > neurons:

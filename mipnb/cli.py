@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
             "build-pocket", help="make the pocket benchmark's files again", allow_abbrev=False
         )
     )
+    _add_validate(
+        commands.add_parser("validate", help="try settings on validation people", allow_abbrev=False)
+    )
     publish = commands.add_parser(
         "publish",
         help="put a whole run's outputs, figures and numbers into the repository",
@@ -59,11 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     publish.add_argument("--name", metavar="RUN", default="pocket", help="name of the run (default: pocket)")
     publish.set_defaults(command=_publish)
+    _add_estimate(
+        commands.add_parser("estimate", help="memory, passes and hours of a run on a GPU", allow_abbrev=False)
+    )
+    paths = commands.add_parser(
+        "paths", help="score tensors that the paper's authors released", allow_abbrev=False
+    )
+    _add_convert(paths.add_subparsers(required=True, metavar="COMMAND"))
+    _add_check(
+        commands.add_parser("check-data", help="look for faults in a benchmark's folder", allow_abbrev=False)
+    )
     return parser
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `mipnb run`."""
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    """Adds the options by which a command takes a run's parameters."""
     add = parser.add_argument
     add(
         "--params",
@@ -81,6 +94,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="one parameter; wins over files",
     )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb run`."""
+    _add_parameters(parser)
+    add = parser.add_argument
     add(
         "--from",
         dest="start",
@@ -94,6 +113,42 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_run)
 
 
+def _add_estimate(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb estimate`."""
+    _add_parameters(parser)
+    add = parser.add_argument
+    add("--tflops", type=float, metavar="N", help="peak throughput of the GPU, TFLOP/s (default: as printed)")
+    add("--utilisation", type=float, metavar="SHARE", default=0.3, help="share of it in use (default: 0.3)")
+    add("--write", action="store_true", help="write the estimate into the header of each --params file")
+    add("--measure", action="store_true", help="compare with what a few questions take here, on the CPU")
+    parser.set_defaults(command=_estimate, name=None)
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    """Adds `mipnb paths convert`."""
+    parser = commands.add_parser(
+        "convert",
+        help="a released score tensor (.pt) as our file (.safetensors), or our scores as one",
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="scores: .pt or .safetensors")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write, of the other kind")
+    parser.add_argument(
+        "--path", action="store_true", help="write the forget set's path, for reuse_paths, in place of scores"
+    )
+    _add_parameters(parser)
+    parser.set_defaults(command=_convert, name=None)
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb validate`."""
+    _add_parameters(parser)
+    parser.add_argument(
+        "--trials", metavar="N", type=int, nargs="+", default=[1, 2, 3], help="seeds of the people (1 2 3)"
+    )
+    parser.set_defaults(command=_validate, name=None)
+
+
 def _add_build(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `mipnb build-pocket`."""
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: data/pocket)")
@@ -103,9 +158,28 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_build_pocket)
 
 
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `mipnb check-data`."""
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="the benchmark, or a data set of the hub as owner/name"
+    )
+    parser.add_argument("--revision", default="", metavar="COMMIT", help="commit of a data set of the hub")
+    parser.set_defaults(command=_check_data)
+
+
+def _check_data(options: argparse.Namespace) -> int:
+    """Reports a benchmark folder's faults."""
+    from mipnb.benchmarks import benchmark_folder
+    from mipnb.benchmarks.validation import check_data
+
+    report = check_data(benchmark_folder(options.folder, options.revision))
+    print(report.text())
+    return FAILED if report.errors else 0
+
+
 def _run(options: argparse.Namespace) -> int:
     """Runs or lists notebooks."""
-    params = _parameters(options)
+    params = _with_hub_data(_parameters(options))
     plan = make_plan(params, start=options.start, only=options.only, force=options.force)
     if options.list:
         print(table(list_stages(plan), with_reasons=True))
@@ -119,12 +193,47 @@ def _run(options: argparse.Namespace) -> int:
     return FAILED if failed else 0
 
 
+def _estimate(options: argparse.Namespace) -> int:
+    """Estimates a run, writes estimates into parameter files, or compares one with measurements."""
+    from mipnb import estimates
+
+    if options.write:
+        print("\n".join(f"wrote {estimates.write_header(_parameter_file(name))}" for name in options.params))
+        return 0
+    params = _parameters(options)
+    if options.measure:
+        print(estimates.measured_text(params))
+        return 0
+    print(estimates.estimate_text(params, options.tflops, options.utilisation))
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    """Converts between released score tensors and our files."""
+    from mipnb.reuse import convert
+
+    print(convert(options.source, options.target, _parameters(options), as_path=options.path))
+    return 0
+
+
 def _publish(options: argparse.Namespace) -> int:
     """Publishes a run."""
     from mipnb.publish import publish
 
     written = publish(f"runs/{_run_name(options.name)}")
     print("\n".join(path.relative_to(project_root()).as_posix() for path in written))
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    """Tries the settings on validation people and prints what came of it."""
+    import pandas as pd
+
+    from mipnb.validation import summary, validate
+
+    params = _parameters(options)
+    found = pd.concat([validate(params, trial) for trial in options.trials], ignore_index=True)
+    print(summary(found).to_string(float_format="{:.3f}".format))
     return 0
 
 
@@ -141,6 +250,20 @@ def _parameters(options: argparse.Namespace) -> Params:
     if options.name is not None:
         given["run_dir"] = f"runs/{_run_name(options.name)}"
     return read_parameters([_parameter_file(name) for name in options.params], given)
+
+
+def _with_hub_data(params: Params) -> Params:
+    """Returns the parameters with data sets of the hub replaced by their folders, fetched if need be."""
+    found = {}
+    for name, revision in (
+        ("benchmark_dir", params.benchmark_revision),
+        ("training_dir", params.training_revision),
+    ):
+        if revision:
+            from mipnb.benchmarks import benchmark_folder
+
+            found[name] = str(benchmark_folder(getattr(params, name), revision))
+    return params.model_copy(update=found)
 
 
 def _parameter_file(name: str) -> Path:

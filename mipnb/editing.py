@@ -9,16 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler
 
 from mipnb.batches import Batch
+from mipnb.checkpoints import Checkpoint
 from mipnb.edits import Edit, same_bits
 from mipnb.models import fingerprint, text_layers
 from mipnb.overlay import Overlay, overlay
+from mipnb.partial import Partial, batches_digest, partial_results, weights_digest
 from mipnb.paths import NeuronPath
-from mipnb.rmisu import LOSSES, EditConfig, forget_pass, optimiser, pools, retain_pass, trainable
+from mipnb.pools import Pool, States, pools
+from mipnb.rmisu import LOSSES, EditConfig, forget_pass, optimiser, retain_pass, trainable
 
 #: RMisU with its default settings
 DEFAULTS = EditConfig()
@@ -47,11 +53,15 @@ def edit(
     retain_batches: Sequence[Batch],
     config: EditConfig = DEFAULTS,
     seed: int = 42,
+    resume: str | Path | None = None,
+    every: int = 10,
+    states: States | None = None,
 ) -> tuple[Edit, pd.DataFrame]:
     """Prune the paths' neurons, then train them by RMisU; the model is vanilla before and after.
 
     Every step takes one batch of each modality present from the forget and from the retain set; losses are
-    means over the modalities. Batches are visited in an order shuffled by the seed, over and over.
+    means over the modalities. Batches are visited in an order shuffled by the seed, over and over. A batch that does
+    not fit into memory is halved, and said so; gradients of the halves add up to its own.
 
     Args:
         model: the vanilla model, no parameter taking a gradient.
@@ -60,6 +70,11 @@ def edit(
         retain_batches: the same, of people to keep.
         config: losses and optimiser.
         seed: order of batches and directions of steering.
+        resume: the notebook's folder, where a checkpoint is kept until it is through (`mipnb.partial`), so that a
+            stopped run goes on there and ends in the same edit, bit for bit; None keeps nothing.
+        every: steps between two checkpoints; the last step has one.
+        states: vanilla states of batches, filled and read here: give one dictionary to all edits of the same model,
+            batches and layer_index, and they are computed once.
 
     Returns:
         The edit, and a table with one row a step: step, loss_forget, loss_retain, loss_ce (unweighted), loss
@@ -71,10 +86,17 @@ def edit(
     """
     _check(model, forget_batches, retain_batches, config)
     trained = overlay(model, paths, silent=config.prune_first)
-    forget, retain = pools(forget_batches, seed, 0), pools(retain_batches, seed, 1)
+    forget = pools(forget_batches, seed, 0, states)
+    retain = pools(retain_batches, seed, 1, states)
     adamw, schedule = optimiser(trained, config)
-    history = []
-    for step in range(config.n_steps):
+    kept = partial_results(
+        resume, "edit", model=lambda: weights_digest(model), paths=[path.layers for path in paths],
+        batches=lambda: [batches_digest(forget_batches), batches_digest(retain_batches)],
+        config=asdict(config), seed=seed,
+    )  # fmt: skip
+    checkpoint = _checkpoint(kept, trained, every)
+    history = _restored(checkpoint, adamw, schedule, [*forget, *retain])
+    for step in range(len(history), config.n_steps):
         adamw.zero_grad(set_to_none=True)
         parts = {"loss_forget": forget_pass(model, trained, forget, config)}
         parts |= retain_pass(model, trained, retain, config)
@@ -82,9 +104,32 @@ def edit(
         nn.utils.clip_grad_norm_(trainable(trained), config.clip_norm)
         adamw.step()
         schedule.step()
+        if checkpoint and (checkpoint.due(step) or step + 1 == config.n_steps):
+            checkpoint.save(adamw, schedule, history)
     metadata = {"method": "rmisu", "seed": seed, "config": asdict(config)}
     columns = ["step", *LOSSES, "loss"]
     return _as_edit(model, paths, trained, metadata), pd.DataFrame(history, columns=columns)
+
+
+def _checkpoint(kept: Partial, trained: Overlay, every: int) -> Checkpoint | None:
+    """Where the neurons' training is kept; None if nothing is."""
+    if kept.folder is None:
+        return None
+    tensors = {str(index): tensor for index, tensor in enumerate(trainable(trained))}
+    return Checkpoint(kept.folder / "training.safetensors", tensors, every=every)
+
+
+def _restored(
+    checkpoint: Checkpoint | None, adamw: AdamW, schedule: LRScheduler, drawn: Sequence[Pool]
+) -> list[dict]:
+    """Put neurons, optimiser, schedule and the pools' places back; the steps so far, none if nothing was kept."""
+    try:
+        history = checkpoint.restore(adamw, schedule) if checkpoint else []
+    except ValueError:  # damaged
+        history = []
+    for pool in drawn:
+        pool.skip(len(history))
+    return history
 
 
 def _check(model: nn.Module, forget: Sequence[Batch], retain: Sequence[Batch], config: EditConfig) -> None:

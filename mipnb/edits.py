@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipnb.models import fingerprint
+from mipnb.models import fingerprint, stored
 from mipnb.records import load_record, save_record
 
 FORMAT = "mipnb-edit-1"
@@ -61,7 +61,7 @@ class WeightSlice:
 
     def _weight(self, model: nn.Module) -> Tensor:
         try:
-            weight = model.get_parameter(self.name)
+            weight = stored(model, self.name)
         except AttributeError:
             raise ValueError(
                 f"the model has no weight {self.name}: this edit belongs to another model"

@@ -14,56 +14,83 @@ import pandas as pd
 
 from mipnb.artefacts import atomic_path
 from mipnb.generation import evaluate, generate
-from mipnb.metrics import interval, marks
+from mipnb.metrics import MARK_COLUMNS, interval, marks
 
 __all__ = [
-    "aggregate", "compare", "evaluate", "forgetting_rate", "generate", "read_results", "retention", "score",
-    "side_by_side", "write_results",
+    "COUNTS", "aggregate", "compare", "evaluate", "forgetting_rate", "generate", "read_results", "retention", "score",
+    "score_marks", "side_by_side", "write_results",
 ]  # fmt: skip
 
 LABELS = ["run", "model", "benchmark", "method", "forget_ratio", "seed"]
 CELL = ["split", "task", "modality", "metric"]
 COLUMNS = [*LABELS, *CELL, "value", "n", "low", "high"]
-SPLITS = ("forget", "retain", "test", "test_forget", "test_retain", "celebrity", "holdout")
+SPLITS = ("forget", "retain", "test", "test_forget", "test_retain", "celebrity", "holdout", "real_world")
 TASKS = ("VQA", "QA", "VGEN", "GEN", "CLOZE_VQA", "CLOZE_QA", "FT")
-METRICS = ("accuracy", "n_unparsed", "rougeL", "value_recall")
+#: metrics whose value is a count of answers, not a mean of marks
+COUNTS = ("n_unparsed", "n_judge_unparsed")
+METRICS = (
+    "accuracy", "rougeL", "value_recall", "rouge1", "rouge2", "rougeL_recall", "probability", "truth_ratio", "judge", *COUNTS,
+)  # fmt: skip
 MODALITIES = ("image_text", "text")
 
 
 def score(
-    answers: pd.DataFrame, *, run: str, model: str, benchmark: str, method: str, forget_ratio: int, seed: int
+    answers: pd.DataFrame,
+    *,
+    run: str,
+    model: str,
+    benchmark: str,
+    method: str,
+    forget_ratio: int,
+    seed: int,
+    protocol: str = "pocket",
 ) -> pd.DataFrame:
     """Mark every answer and average by split, task and metric.
 
     Args:
         answers: from `evaluate`.
         run, model, benchmark, method, forget_ratio, seed: what the answers come from; written into every row.
+        protocol: whose rules mark them, see `metrics.marks`.
 
     Returns:
-        Columns `COLUMNS`. `value` is a mean of marks from 0 to 1 with its 95 % interval low, high
-        (`metrics.interval`), `n` the number of questions; for metric n_unparsed it is a count, without
-        interval.
+        Columns `COLUMNS`; see `score_marks`.
+    """
+    labels = dict(zip(LABELS, (run, model, benchmark, method, forget_ratio, seed), strict=True))
+    return score_marks(_marked(answers, protocol), **labels)
+
+
+def score_marks(
+    marked: pd.DataFrame, *, run: str, model: str, benchmark: str, method: str, forget_ratio: int, seed: int
+) -> pd.DataFrame:
+    """Average marks by split, task and metric.
+
+    Args:
+        marked: one row a mark, columns `metrics.MARK_COLUMNS`: of answers, likelihoods or a judge.
+        run, model, benchmark, method, forget_ratio, seed: what the marks come from; written into every row.
+
+    Returns:
+        Columns `COLUMNS`. `value` is a mean of marks from 0 to 1 with its 95 % interval low, high (`metrics.interval`),
+        `n` the number of questions; for the metrics `COUNTS` it is a count, without interval.
     """
     labels = [run, model, benchmark, method, forget_ratio, seed]
-    marked = _marked(answers)
     rows = []
     for key, group in marked.groupby(CELL, sort=False):
         values, people = group.mark.to_numpy(), group.person_id.to_numpy()
-        if key[-1] == "unparsed":
-            rows.append([*labels, *key[:-1], "n_unparsed", values.sum(), len(values), np.nan, np.nan])
+        if f"n_{key[-1]}" in COUNTS:
+            rows.append([*labels, *key[:-1], f"n_{key[-1]}", values.sum(), len(values), np.nan, np.nan])
         else:
             rows.append([*labels, *key, values.mean(), len(values), *interval(values, people)])
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _marked(answers: pd.DataFrame) -> pd.DataFrame:
+def _marked(answers: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """One row a mark: split, task, modality, metric, person_id, mark."""
     rows = [
         (row.split, row.task, row.modality, metric, row.person_id, mark)
         for row in answers.itertuples(index=False)
-        for metric, mark in marks(row).items()
+        for metric, mark in marks(row, protocol).items()
     ]
-    return pd.DataFrame(rows, columns=[*CELL, "person_id", "mark"])
+    return pd.DataFrame(rows, columns=MARK_COLUMNS)
 
 
 def forgetting_rate(after: float | pd.Series, vanilla: float | pd.Series) -> float | pd.Series:
@@ -101,12 +128,12 @@ def compare(results: pd.DataFrame, vanilla: str = "vanilla") -> pd.DataFrame:
         vanilla: the method to compare with.
 
     Returns:
-        Columns of `aggregate`, then vanilla, forgetting_rate, retention. n_unparsed is left out.
+        Columns of `aggregate`, then vanilla, forgetting_rate, retention. Counts are left out.
 
     Raises:
         ValueError: no vanilla rows for some cell.
     """
-    means = aggregate(results[results.metric != "n_unparsed"])
+    means = aggregate(results[~results.metric.isin(COUNTS)])
     keys = ["model", "benchmark", "forget_ratio", *CELL]
     reference = means[means.method == vanilla].drop_duplicates(keys)[[*keys, "value"]]
     table = means.merge(reference.rename(columns={"value": "vanilla"}), on=keys, how="left", validate="m:1")
@@ -173,7 +200,7 @@ def _check(results: pd.DataFrame) -> None:
             raise ValueError(f"results have {column} {sorted(map(str, unknown))}, expected some of {names}")
     if (empty := results[[*LABELS, "value", "n"]].isna().any()).any():
         raise ValueError(f"results lack values in columns {list(empty[empty].index)}")
-    rates = results[results.metric != "n_unparsed"]
+    rates = results[~results.metric.isin(COUNTS)]
     outside = ~(rates.value.between(rates.low - 1e-9, rates.high + 1e-9) & rates.value.between(0, 1))
     if outside.any():
         raise ValueError(

@@ -19,10 +19,6 @@ __all__ = ["NotebookFailedError", "execute"]
 _MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
 
 
-#: torch's threads sleep while they wait: spinning ones make each other several times slower on a busy machine
-_ENVIRONMENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-
-
 class NotebookFailedError(Exception):
     """A notebook stopped with an error; the text says where, why, and what was kept."""
 
@@ -34,8 +30,7 @@ class ThisPython(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         """The kernel to start, without its own warnings; what the notebook prints is not affected."""
         spec = get_kernel_dict()
-        changed = {"argv": [*spec["argv"], "--log-level=ERROR"], "env": _ENVIRONMENT | spec.get("env", {})}
-        return KernelSpec(**spec | changed)
+        return KernelSpec(**spec | {"argv": [*spec["argv"], "--log-level=ERROR"]})
 
 
 def execute(notebook: Path, parameters: Mapping[str, Any], folder: Path, working_dir: Path) -> float:

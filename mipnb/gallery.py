@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from mipnb.batches import decode_image
-from mipnb.benchmarks import TASKS, Person, load_people, load_training
+from mipnb.benchmarks import TASKS, Person, has_split, load_people, load_training
 
 
 def gallery(
@@ -22,21 +22,23 @@ def gallery(
         root: the benchmark.
         person_ids: who, in this order.
         n_training: the most views of ft_Data shown of each.
-        n_unseen: the most views of Test_Set shown of each.
+        n_unseen: the most views of Test_Set shown of each, where the benchmark has one.
 
     Returns:
         One row a portrait: person_id, name, view ("training 1", ..., "unseen 1", ...), image (its bytes).
     """
-    unseen = {person.person_id: person for person in load_people(root, "Test_Set")}
+    known = {person.person_id: person for person in load_people(root, "Full_Set")}
+    tested = load_people(root, "Test_Set") if has_split(root, "Test_Set") else []
+    unseen = {person.person_id: person.images for person in tested}
     training = [q for q in load_training(root, ids=person_ids) if q.image is not None]
     rows = []
     for person_id in person_ids:
         seen = dict.fromkeys(question.image for question in training if question.person_id == person_id)
         views = [
             ("training", list(seen)[:n_training]),
-            ("unseen", list(unseen[person_id].images)[:n_unseen]),
+            ("unseen", list(unseen.get(person_id, ()))[:n_unseen]),
         ]
-        name = unseen[person_id].biography.get("Name", person_id)
+        name = known[person_id].biography.get("Name", person_id)
         rows += [
             (person_id, name, f"{kind} {index}", image)
             for kind, images in views

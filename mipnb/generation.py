@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 from transformers import GenerationConfig
 
+from mipnb.artefacts import read_json, write_json
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
+from mipnb.memory import in_parts
+from mipnb.models import input_device
+from mipnb.partial import Partial, partial_results, questions_digest, weights_digest
+from mipnb.prefixes import Prefix, shared_prefix
 
 ANSWER_COLUMNS = [
     "split", "person_id", "task", "modality", "prompt", "answer", "value", "options", "generated",
@@ -19,9 +28,18 @@ ANSWER_COLUMNS = [
 
 
 def generate(
-    model: nn.Module, processor, questions: Sequence[Question], batch_size: int = 64, max_new_tokens: int = 32
+    model: nn.Module,
+    processor,
+    questions: Sequence[Question],
+    batch_size: int = 64,
+    max_new_tokens: int = 32,
+    *,
+    share_prefix: bool = True,
+    resume: str | Path | None = None,
 ) -> list[str]:
     """Greedy answers, in the order of the questions.
+
+    Out of memory halves the batch, says so and goes on; answers do not depend on it.
 
     Args:
         model: in eval mode, on any device.
@@ -29,6 +47,11 @@ def generate(
         questions: any mixture; batches are made of one modality and of like length.
         batch_size: questions a batch, at least 1.
         max_new_tokens: an answer ends there if no end token came before.
+        share_prefix: go through a picture, and what else prompts begin with, once for all its questions
+            (`prefixes.shared_prefix`), where the family can.
+        resume: the notebook's folder, where each batch's answers are kept until it is through (`mipnb.partial`), so that
+            a stopped run goes on there; None keeps nothing. The model's weights, and with them an edit in it, are part
+            of what answers are kept by; hooks on it are not.
 
     Returns:
         The answers without special tokens, stripped. Sampling, beams and penalties that the model's own
@@ -36,27 +59,120 @@ def generate(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-    answers = [""] * len(questions)
     settings = _greedy(model, processor, max_new_tokens)
-    for indices in _like_batches(questions, batch_size):
-        batch = encode(processor, [questions[i] for i in indices], with_answer=False, device=model.device)
+    kept = partial_results(
+        resume, "answers", model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
+        batch_size=batch_size, max_new_tokens=max_new_tokens, share_prefix=share_prefix,
+    )  # fmt: skip
+    asking = _Asking(model, processor, questions, settings, kept, batch_size)
+    for pictures in _chunks(questions, batch_size):
+        in_parts(
+            lambda part, pictures=pictures: asking.pictures(pictures[part], share_prefix),
+            len(pictures), len(pictures), "pictures",
+        )  # fmt: skip
+    return [asking.answers[index] for index in range(len(questions))]
+
+
+@dataclass(eq=False)
+class _Asking:
+    """Questions on their way to answers.
+
+    Attributes:
+        model, processor, questions: see `generate`.
+        settings: of the decoding.
+        kept: answers of a run that was stopped.
+        batch_size: questions a batch.
+        rows: how many of them fit into memory.
+        answers: what was said, by the questions' index.
+    """
+
+    model: nn.Module
+    processor: Any
+    questions: Sequence[Question]
+    settings: GenerationConfig
+    kept: Partial
+    batch_size: int
+    rows: int = 0
+    answers: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rows = self.batch_size
+
+    def pictures(self, pictures: Sequence[list[int]], share_prefix: bool) -> None:
+        """Answer the questions (indices) of some pictures, in batches of like length."""
+        prefix = functools.cache(lambda: self._prefix(pictures) if share_prefix else None)
+        indices = sorted((index for group in pictures for index in group), key=self._like)
+        for start in range(0, len(indices), self.batch_size):
+            part = indices[start : start + self.batch_size]
+            name = f"{hashlib.sha256(str(part).encode()).hexdigest()[:16]}.json"
+            said = self.kept.remembered(
+                name, lambda part=part: self._answered(part, prefix()), _write, read_json
+            )
+            self.answers |= dict(zip(part, said, strict=True))
+
+    def _like(self, index: int) -> tuple[str, int]:
+        """Questions whose prompts and answers have like length have like keys."""
+        return self.questions[index].task, len(self.questions[index].prompt)
+
+    def _prefix(
+        self, pictures: Sequence[list[int]]
+    ) -> tuple[Prefix, dict[int, tuple[int, list[int]]]] | None:
+        """What the prompts share; and of each question the row of its picture and its remaining tokens."""
+        groups = [[self.questions[index] for index in group] for group in pictures]
+        found = shared_prefix(self.model, self.processor, groups)
+        if found is None:
+            return None
+        prefix, tails = found
+        owners = [
+            (index, (row, tail))
+            for row, (group, rest) in enumerate(zip(pictures, tails, strict=True))
+            for index, tail in zip(group, rest, strict=True)
+        ]
+        return prefix, dict(owners)
+
+    def _answered(self, indices: Sequence[int], prefix: tuple | None) -> list[str]:
+        parts, self.rows = in_parts(
+            lambda part: self._said(indices[part], prefix), len(indices), self.rows, "questions"
+        )
+        return [text for part in parts for text in part]
+
+    def _said(self, indices: Sequence[int], prefix: tuple | None) -> list[str]:
+        """One batch through the model."""
+        if prefix is None:
+            asked = [self.questions[index] for index in indices]
+            batch = encode(self.processor, asked, with_answer=False, device=input_device(self.model))
+        else:
+            rows, tails = zip(*(prefix[1][index] for index in indices), strict=True)
+            batch = prefix[0].extended(rows, tails, self.settings.pad_token_id)
         with torch.inference_mode():
-            tokens = model.generate(**batch, generation_config=settings)
+            tokens = self.model.generate(**batch, generation_config=self.settings)
         new = tokens[:, batch["input_ids"].shape[1] :]  # (batch, new tokens)
-        for i, text in zip(indices, processor.batch_decode(new, skip_special_tokens=True), strict=True):
-            answers[i] = text.strip()
-    return answers
+        return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
 
-def _like_batches(questions: Sequence[Question], size: int) -> Iterator[list[int]]:
-    """Indices of questions of one modality, sorted so that a batch's prompts and answers have like length."""
+def _write(said: list[str], path: Path) -> None:
+    write_json(path, said)
 
-    def key(i: int) -> tuple[str, str, int]:
-        return questions[i].modality, questions[i].task, len(questions[i].prompt)
 
-    for _, group in groupby(sorted(range(len(questions)), key=key), key=lambda i: questions[i].modality):
-        indices = list(group)
-        yield from (indices[start : start + size] for start in range(0, len(indices), size))
+def _chunks(questions: Sequence[Question], batch_size: int) -> Iterator[list[list[int]]]:
+    """Pictures (lists of their questions' indices) that are gone through together, text questions first.
+
+    A chunk has about four batches of questions, so that few batches are small, and at most one of pictures.
+    """
+    pictures: dict[bytes | None, list[int]] = {}
+    for index, question in enumerate(questions):
+        pictures.setdefault(question.image, []).append(index)
+    text = pictures.pop(None, [])
+    if text:
+        yield [text]
+    chunk: list[list[int]] = []
+    for group in pictures.values():
+        if chunk and (len(chunk) == batch_size or sum(map(len, chunk)) + len(group) > 4 * batch_size):
+            yield chunk
+            chunk = []
+        chunk.append(group)
+    if chunk:
+        yield chunk
 
 
 def _greedy(model: nn.Module, processor, max_new_tokens: int) -> GenerationConfig:
@@ -75,6 +191,7 @@ def evaluate(
     questions: Mapping[str, Sequence[Question]],
     batch_size: int = 64,
     max_new_tokens: int = 32,
+    resume: str | Path | None = None,
 ) -> pd.DataFrame:
     """The model's answers to the questions of every split.
 
@@ -82,7 +199,7 @@ def evaluate(
         model: vanilla, or with an edit applied.
         processor: the model's own.
         questions: split name -> its questions.
-        batch_size, max_new_tokens: see `generate`.
+        batch_size, max_new_tokens, resume: see `generate`.
 
     Returns:
         One row a question, in the order given: split, person_id, task, modality, prompt, answer (gold),
@@ -90,7 +207,8 @@ def evaluate(
         (a list), generated.
     """
     asked = [(split, question) for split, group in questions.items() for question in group]
-    said = generate(model, processor, [question for _, question in asked], batch_size, max_new_tokens)
+    questions = [question for _, question in asked]
+    said = generate(model, processor, questions, batch_size, max_new_tokens, resume=resume)
     rows = [
         (split, q.person_id, q.task, q.modality, q.prompt, q.answer, q.value, list(q.options), text)
         for (split, q), text in zip(asked, said, strict=True)

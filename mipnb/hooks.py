@@ -116,7 +116,7 @@ def _gate_hook(ffn: FFN, index: int, gate: Tensor, owner: Tensor | None, seen: l
 
 def _spread(gate: Tensor, activation: Tensor, owner: Tensor | None, name: str) -> Tensor:
     """The gate of every position: (batch, 1, n_neurons), or (patches, n_neurons) through the owner."""
-    rows = gate[:, None] if owner is None else gate[owner]
+    rows = (gate[:, None] if owner is None else gate[owner]).to(activation.device)
     fits = rows.dim() == activation.dim() and rows.shape[0] == activation.shape[0]
     if not fits or rows.shape[-1] != activation.shape[-1]:
         raise ValueError(

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mipnb.prefix import Prefix
 from mipnb.probe import Probe
+from mipnb.scaled_path import ScaledPath
 
 Grid = tuple[Tensor, Tensor]
 
@@ -19,7 +19,7 @@ def integrate(
     grid: Grid,
     power: int,
     wanted: Sequence[int],
-    prefix: Prefix | None = None,
+    below: ScaledPath | None = None,
 ) -> list[Tensor]:
     """sum_k weight_k (gradient at alpha_k)^power, with a set of neurons scaled together by alpha_k and all
     others at 1.
@@ -29,11 +29,11 @@ def integrate(
     Args:
         probe: the model and its questions.
         masks: per layer which neurons are in the set: 0 or 1, float32 (sets, samples, n_neurons). Several sets are
-            integrated independently of each other. With a prefix only its layer's.
+            integrated independently of each other. With layers `below` only those of the next.
         grid: points and weights (m,), see `rules.quadrature`.
         power: 1 for integrated gradients (Eq. 4), 2 for the Fisher form (Eq. 6).
         wanted: layers whose integrals are returned.
-        prefix: the layers below, already scaled at every grid point below 1.
+        below: the layers below, already scaled at every grid point below 1.
 
     Returns:
         Per wanted layer float32 (sets, positions or samples, n_neurons); positions where the probe goes by position.
@@ -45,7 +45,7 @@ def integrate(
     for part in jobs.split(probe.repeats) if len(jobs) else ():
         chosen, step = part // len(alphas), part % len(alphas)
         gates = {layer: 1 + (alphas[step][:, None, None] - 1) * mask[chosen] for layer, mask in masks.items()}
-        found = probe.gradients(gates, wanted, prefix and prefix.at(step))
+        found = probe.gradients(gates, wanted, below and below.at(step))
         totals = totals or [gradient.new_zeros(sets, *gradient.shape[1:]) for gradient in found]
         for total, gradient in zip(totals, found, strict=True):
             total.index_add_(0, chosen, weights[step][:, None, None] * gradient**power)

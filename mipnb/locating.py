@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,9 +13,11 @@ import torch
 from torch import nn
 
 from mipnb import models
-from mipnb.attribution import attribute
+from mipnb.attribution import MAX_ROWS, attribute
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
+from mipnb.memory import fitting
+from mipnb.partial import partial_results, questions_digest, weights_digest
 from mipnb.rules import ADAPTIVE, RULES
 from mipnb.scores import Scores, concatenate
 
@@ -45,9 +48,13 @@ def locate(
     branch: str,
     batch_size: int = 32,
     device: str = "cpu",
+    resume: str | Path | None = None,
     **choices: Any,
 ) -> Scores:
     """Score every neuron of a branch for every question, batch by batch.
+
+    Out of memory halves the rows of a pass (`max_rows`), says so and goes on; scores do not depend on it. A budget
+    (`memory_gb`) keeps passes below it from the beginning.
 
     Args:
         model, processor: from `load_model`, `load_processor`.
@@ -55,7 +62,9 @@ def locate(
         branch: "text" or "vision".
         batch_size: questions at a time.
         device: where the model is.
-        **choices: of `attribute`: kind, score, search, n_steps, rule, top_k, ...
+        resume: the notebook's folder, where each batch's scores are kept until it is through (`mipnb.partial`), so that
+            a stopped run goes on there; None keeps nothing.
+        **choices: of `attribute`: kind, score, search, n_steps, rule, top_k, max_rows, memory_gb, ...
 
     Returns:
         Scores named by `question_names`.
@@ -65,14 +74,33 @@ def locate(
     """
     if not questions:
         raise ValueError(f"there is no question to locate the {branch} branch on; expected at least one")
-    names = question_names(questions)
-    fingerprint = models.fingerprint(model)
+    names, fingerprint = question_names(questions), models.fingerprint(model)
+    kept = partial_results(
+        resume, "scores", branch=branch, batch_size=batch_size, choices=choices,
+        model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
+    )  # fmt: skip
+    rows = choices.pop("max_rows", _most_rows(batch_size, choices))
     parts = []
+
+    def scored(part: slice) -> Scores:
+        nonlocal rows
+        batch = encode(processor, questions[part], device=device)
+        given = choices | {"names": names[part], "fingerprint": fingerprint}
+        found, rows = fitting(lambda n: attribute(model, batch, branch, max_rows=n, **given), rows, "rows")
+        return found
+
     for start in range(0, len(questions), batch_size):
-        rows = slice(start, start + batch_size)
-        batch = encode(processor, questions[rows], device=device)
-        parts.append(attribute(model, batch, branch, names=names[rows], fingerprint=fingerprint, **choices))
+        part = slice(start, start + batch_size)
+        file = f"{start:06d}.safetensors"
+        parts.append(kept.remembered(file, lambda part=part: scored(part), Scores.save, Scores.load))
     return concatenate(parts)
+
+
+def _most_rows(batch_size: int, choices: Mapping[str, Any]) -> int:
+    """Rows of a pass to begin with; under a budget a whole batch at all grid points, of which as many as fit are taken."""
+    if choices.get("memory_gb") is None:
+        return MAX_ROWS
+    return max(MAX_ROWS, batch_size * choices.get("n_steps", 1))
 
 
 def by_person(scores: Scores) -> dict[str, Scores]:

@@ -1,9 +1,8 @@
 """From an answer to a mark between 0 and 1, and from marks to an interval.
 
-Options: the answer is matched to them (letter or text). Free answers: ROUGE-L F1 (rouge-score, stemmer; Lin
-    2004) and exact
-recall of the value asked for. Cloze: MLLMU-Bench's own rule, the blank's value as a case-insensitive
-substring.
+Options: the answer is matched to them (letter or text). Free answers: ROUGE-L F1 (rouge-score, stemmer; Lin 2004) and
+exact recall of the value asked for. Cloze: MLLMU-Bench's own rule, the blank's value as a case-insensitive substring. Under
+the benchmarks' own protocol and the paper's, an option is told by the answer's first character alone.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ import pandas as pd
 from rouge_score.rouge_scorer import RougeScorer
 
 LETTERS = "ABCDEFGHIJ"
+#: columns of a table of marks, one row a mark
+MARK_COLUMNS = ["split", "task", "modality", "metric", "person_id", "mark"]
 NORMAL_975 = 1.959964
 _LONE_LETTER = re.compile(
     r"\W*(?:(?:the\s+)?(?:correct\s+|right\s+)?(?:answer|option|choice)\s*(?:is|:)?\s*:?\s*)?\W*([a-j])\W*",
@@ -87,25 +88,48 @@ def _scorer() -> RougeScorer:
     return RougeScorer(["rougeL"], use_stemmer=True)
 
 
+@cache
+def _all_scorer() -> RougeScorer:
+    return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+
+
 def rouge_l(generated: str, reference: str) -> float:
     """ROUGE-L F1 with stemming, between 0 and 1."""
     return _scorer().score(reference, generated)["rougeL"].fmeasure
 
 
-def marks(row: pd.Series) -> dict[str, float]:
+def rouge_marks(generated: str, reference: str) -> dict[str, float]:
+    """ROUGE-1, ROUGE-2 and ROUGE-L F1 (MLLMU-Bench) and ROUGE-L recall (CLEAR), all with stemming, from 0 to 1."""
+    found = _all_scorer().score(reference, generated)
+    return {name: score.fmeasure for name, score in found.items()} | {"rougeL_recall": found["rougeL"].recall}
+
+
+def first_letter(generated: str, options: Sequence[str]) -> int | None:
+    """The option whose letter is the answer's first letter or digit; None if it is no option's (MLLMU-Bench's rule)."""
+    said = re.sub(r"[^A-Za-z0-9]", "", generated).upper()
+    return _index(said[0], len(options)) if said and said[0] in LETTERS else None
+
+
+def marks(row: pd.Series, protocol: str = "pocket") -> dict[str, float]:
     """The marks of one answer by its task: metric -> a number from 0 to 1.
 
-    VQA, QA: accuracy, unparsed (no option, or several, recognised: counts as wrong). CLOZE_VQA, CLOZE_QA:
-        accuracy. VGEN,
-    GEN, FT: rougeL and, where the question has a value, value_recall.
+    VQA, QA: accuracy, unparsed (no option, or several, recognised: counts as wrong). CLOZE_VQA, CLOZE_QA: accuracy. VGEN,
+    GEN, FT: rougeL and, where the question has a value, value_recall; under the protocol `benchmark` also rouge1, rouge2 and
+    rougeL_recall, under `paper` rougeL alone.
     """
     if row.task in ("VQA", "QA"):
-        chosen = match_option(row.generated, row.options)
+        choose = match_option if protocol == "pocket" else first_letter
+        chosen = choose(row.generated, row.options)
         right = chosen is not None and normalised(row.options[chosen]) == normalised(row.answer)
         return {"accuracy": float(right), "unparsed": float(chosen is None)}
     if row.task in ("CLOZE_VQA", "CLOZE_QA"):
         return {"accuracy": float(normalised(row.answer) in normalised(row.generated))}
-    found = {"rougeL": rouge_l(row.generated, row.answer)}
+    if protocol == "benchmark":
+        found = rouge_marks(row.generated, row.answer)
+    else:
+        found = {"rougeL": rouge_l(row.generated, row.answer)}
+    if protocol == "paper":
+        return found
     return found | ({"value_recall": float(holds_words(row.generated, row.value))} if row.value else {})
 
 

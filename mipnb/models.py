@@ -1,220 +1,152 @@
-"""Where each model family keeps its feed-forward networks, and how a model and its processor are loaded.
-
-A *family* is a record, not code: dotted paths that are resolved on the loaded model and fail on a wrong count. Paths were
-read off transformers 5.23 on the meta device. A *neuron* is one input column of a feed-forward network's last linear layer.
-"""
+"""Loading a model, naming its weights, and saving it; families, networks and processors are found here too."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-)
-from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor as _HubProcessor
-from transformers.processing_utils import ProcessorMixin
-from transformers.utils import is_torchvision_available
+from accelerate import cpu_offload
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
 
-from mipnb.artefacts import read_json, require, sha256, under_root
+from mipnb.artefacts import atomic_path, read_json, require, sha256, under_root
+from mipnb.families import BRANCHES, FAMILIES, Branch, Family, family
+from mipnb.networks import FFN, ffns, text_layers, vision_tower
+from mipnb.processors import Qwen2_5_VLProcessor, load_processor
+from mipnb.sources import check_model, ffn_sizes, local_folder, verify_checksums
 
-BRANCHES = ("text", "vision")
+__all__ = [
+    "BRANCHES", "DEVICE_MAPS", "FAMILIES", "FFN", "Branch", "Family", "Qwen2_5_VLProcessor", "check_model", "check_space",
+    "checksums", "family", "ffn_sizes", "ffns", "fingerprint", "input_device", "is_dispatched", "load_model",
+    "load_processor", "local_folder", "run_model", "save_model", "stored", "text_layers", "verify_checksums", "vision_tower",
+]  # fmt: skip
+
+DEVICE_MAPS = ("one", "auto", "offload")
 disable_progress_bar()  # a bar in a notebook's output differs from run to run
 
 
-@dataclass(frozen=True)
-class Branch:
-    """Where one branch's feed-forward networks are.
-
-    Attributes:
-        layers: dotted path of the list of layers.
-        inputs: names, below a layer, of the linear layers that make the activation: (gate, up), or (fc1,).
-        output: name, below a layer, of the last linear layer; its input columns are the neurons.
-        activation: name, below a layer, of the non-linearity.
-        count: dotted path, in the configuration, of the number of layers.
-        width: dotted path, in the configuration, of the number of neurons a layer.
-    """
-
-    layers: str
-    inputs: tuple[str, ...]
-    output: str
-    activation: str
-    count: str
-    width: str
-
-
-_GATED = (("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj", "mlp.act_fn")
-_QWEN_TEXT = Branch(
-    "model.language_model.layers", *_GATED, "text_config.num_hidden_layers", "text_config.intermediate_size"
-)
-
-FAMILIES: dict[str, dict[str, Branch]] = {
-    "qwen2_5_vl": {
-        "text": _QWEN_TEXT,
-        "vision": Branch(
-            "model.visual.blocks", *_GATED, "vision_config.depth", "vision_config.intermediate_size"
-        ),
-    },
-    "qwen2_vl": {
-        "text": _QWEN_TEXT,
-        # Qwen2-VL has no vision intermediate_size: the width is read off the module (mlp_ratio x embed_dim).
-        "vision": Branch(
-            "model.visual.blocks", ("mlp.fc1",), "mlp.fc2", "mlp.act", "vision_config.depth", ""
-        ),
-    },
-}
-
-
-@dataclass(frozen=True, eq=False)
-class FFN:
-    """One feed-forward network, resolved on a loaded model.
-
-    Attributes:
-        name: dotted name of the layer it sits in.
-        inputs: the linear layers that make the activation, (gate, up) or (fc1,); weights (d_ff, hidden).
-        output: the last linear layer, weight (hidden, d_ff).
-        input_names: dotted names of `inputs`.
-        output_name: dotted name of `output`.
-        activation: the non-linearity.
-    """
-
-    name: str
-    inputs: tuple[nn.Linear, ...]
-    output: nn.Linear
-    input_names: tuple[str, ...]
-    output_name: str
-    activation: nn.Module
-
-    @property
-    def n_neurons(self) -> int:
-        """Number of neurons, d_ff."""
-        return self.output.in_features
-
-    @property
-    def gated(self) -> bool:
-        """Whether the activation is act(gate(x)) * up(x), rather than act(fc1(x))."""
-        return len(self.inputs) == 2
-
-
-def family(model_type: str) -> dict[str, Branch]:
-    """The record of a model family; ValueError if there is none."""
-    if model_type not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise ValueError(
-            f"model_type {model_type!r} has no family record; known: {known}. Add one to FAMILIES."
-        )
-    return FAMILIES[model_type]
-
-
-def _lookup(tree: Any, path: str) -> Any:
-    for name in path.split("."):
-        tree = getattr(tree, name)
-    return tree
-
-
-def _layers(model: nn.Module, branch: str) -> tuple[str, nn.ModuleList]:
-    if branch not in BRANCHES:
-        raise ValueError(f"branch {branch!r} is not one of {BRANCHES}")
-    record = family(model.config.model_type)[branch]
-    expected = _lookup(model.config, record.count)
-    try:
-        layers = _lookup(model, record.layers)
-    except AttributeError:
-        names = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-        raise ValueError(f"no {record.layers} in this model; its lists of layers are {names}") from None
-    if len(layers) != expected:
-        raise ValueError(f"{record.layers} holds {len(layers)} layers, the configuration says {expected}")
-    return record.layers, layers
-
-
-def ffns(model: nn.Module, branch: str) -> list[FFN]:
-    """The feed-forward networks of a branch, first layer first.
-
-    Args:
-        model: a loaded model of a known family.
-        branch: "text" or "vision".
-
-    Raises:
-        ValueError: unknown family or branch; a module is missing or the count is wrong (names found are given).
-    """
-    prefix, layers = _layers(model, branch)
-    record = family(model.config.model_type)[branch]
-    return [_ffn(f"{prefix}.{index}", layer, record) for index, layer in enumerate(layers)]
-
-
-def _ffn(name: str, layer: nn.Module, record: Branch) -> FFN:
-    try:
-        inputs = tuple(_lookup(layer, path) for path in record.inputs)
-        output, activation = _lookup(layer, record.output), _lookup(layer, record.activation)
-    except AttributeError:
-        found = [child for child, module in layer.named_modules() if isinstance(module, nn.Linear)]
-        raise ValueError(
-            f"{name} lacks {(*record.inputs, record.output)}; its linear layers are {found}"
-        ) from None
-    names = tuple(f"{name}.{path}" for path in record.inputs)
-    return FFN(name, inputs, output, names, f"{name}.{record.output}", activation)
-
-
-def text_layers(model: nn.Module) -> nn.ModuleList:
-    """The language model's decoder layers, whose outputs are the hidden states (batch, tokens, hidden)."""
-    return _layers(model, "text")[1]
-
-
-def ffn_sizes(folder: str | Path) -> dict[str, tuple[int, int]]:
-    """(layers, neurons a layer) of each branch, from the configuration and an empty model; loads no weights."""
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
-    found = {branch: ffns(model, branch) for branch in BRANCHES}
-    return {branch: (len(items), items[0].n_neurons) for branch, items in found.items()}
-
-
-def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu") -> nn.Module:
+def load_model(
+    folder: str | Path,
+    dtype: str = "float32",
+    device: str = "cpu",
+    *,
+    revision: str = "",
+    device_map: str = "one",
+    attention: str = "",
+    gradient_checkpointing: bool = False,
+) -> nn.Module:
     """Load a model for locating, editing and evaluating: eval mode, no parameter takes a gradient.
 
     Args:
-        folder: a local folder (its checksums.json, if there is one, is verified), or a hub name.
-        dtype: "float32" or "bfloat16".
+        folder: a local folder (its checksums.json, if there is one, is verified), or a hub id.
+        dtype: "float32", "bfloat16" or "float16".
         device: "cpu", "cuda", ...
+        revision: commit, tag or branch of a hub model; "" for its default.
+        device_map: "one": all of it on `device`; "auto": spread by accelerate over all GPUs; "offload": kept in CPU
+            memory and brought to `device` layer by layer, for evaluating only (edits are applied to it as to any).
+        attention: "sdpa", "eager", "flash_attention_2"; "" for transformers' choice.
+        gradient_checkpointing: compute activations anew in the backward pass while the model is trained (train
+            mode); locating and editing run in eval mode and keep them.
+
+    Raises:
+        FileNotFoundError: no such model, see `check_model`.
+        ValueError: an unknown device_map, a text-only model, an unknown family, a damaged file, or weights that do
+            not fit the architecture (names are given).
     """
-    torch.set_flush_denormal(True)  # before torch's threads start: they keep it, and fading moments stay cheap
-    if Path(folder).is_dir():
-        verify_checksums(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, dtype))
-    return model.to(device).eval().requires_grad_(False)
+    if device_map not in DEVICE_MAPS:
+        raise ValueError(f"device_map {device_map!r} is not one of {', '.join(DEVICE_MAPS)}")
+    _start_threads()
+    check_model(folder, revision)
+    options = {"attn_implementation": attention} if attention else {}
+    if device_map == "auto":
+        options["device_map"] = "auto"
+    model = _weights(local_folder(folder, revision), dtype=getattr(torch, dtype), **options)
+    if gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    model.eval().requires_grad_(False)
+    if device_map == "offload":
+        # attention modules of torch's own use their output layer's weights without calling it
+        own = ["MultiheadAttention"]
+        return cpu_offload(model, execution_device=torch.device(device), preload_module_classes=own)
+    return model if device_map == "auto" else model.to(device)
 
 
-class Qwen2_5_VLProcessor(_HubProcessor):
-    """The hub's processor without its video part, which needs torchvision; saved folders look the same."""
+def _start_threads() -> None:
+    """Start torch's threads from this one, before transformers' loading threads use torch.
 
-    def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
-        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-
-def load_processor(folder: str | Path):
-    """The processor of a model folder: tokenizer, chat template and image processor.
-
-    Where torchvision is present this is transformers' own AutoProcessor. Without it AutoProcessor cannot load the
-    video part of Qwen2.5-VL, and the PIL image processor with the folder's tokenizer makes the same tensors.
+    Where those come first, as in a notebook's kernel, OpenMP counts more threads than cores from then on and puts
+    them to sleep at every operation's end: twice the time. Threads flush denormals if set before they start.
     """
-    if is_torchvision_available() or AutoConfig.from_pretrained(folder).model_type != "qwen2_5_vl":
-        return AutoProcessor.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    image_processor = AutoImageProcessor.from_pretrained(folder)
-    return Qwen2_5_VLProcessor(image_processor, tokenizer, chat_template=tokenizer.chat_template)
+    torch.set_flush_denormal(True)
+    torch.ones(2**18).relu()  # large enough to be shared between threads
+
+
+def _weights(source: Path, **options) -> nn.Module:
+    """The model with its weights; ValueError if any of them is missing, superfluous or of another shape."""
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except OSError as error:
+        raise FileNotFoundError(f"the weights of {source} cannot be read: {error}") from None
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {source} are damaged ({error}): fetch or copy them again") from None
+    shapes = [
+        f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]
+    ]
+    wrong = {"missing": sorted(report["missing_keys"]), "unexpected": sorted(report["unexpected_keys"])}
+    wrong |= {"of another shape": sorted(shapes)}
+    told = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in wrong.items() if names]
+    if told:
+        raise ValueError(
+            f"the weights of {source} do not fit {type(model).__name__}: {'; '.join(told)}. The checkpoint may come "
+            f"from another transformers version or another model: save it anew with the version it was made with"
+        )
+    return model
+
+
+def is_dispatched(model: nn.Module) -> bool:
+    """Whether accelerate moves the model's weights or inputs between devices (several GPUs, CPU offload)."""
+    return any(hasattr(module, "_hf_hook") for module in model.modules())
+
+
+def input_device(model: nn.Module) -> torch.device | int | str:
+    """Where a batch for the model goes: where its word embeddings are computed."""
+    embeddings = model.get_input_embeddings()
+    for hook in _hooks(embeddings):
+        if getattr(hook, "execution_device", None) is not None:
+            return hook.execution_device
+    return embeddings.weight.device
+
+
+def stored(model: nn.Module, name: str) -> Tensor:
+    """A parameter's values where they are kept: for weights that accelerate has offloaded, in CPU memory.
+
+    Raises:
+        AttributeError: the model has no such parameter.
+        ValueError: it has no values (a model on the meta device).
+    """
+    parameter = model.get_parameter(name)
+    if not parameter.is_meta:
+        return parameter
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, -1, -1):  # the hook sits at the parameter's module, or at one around it
+        for hook in _hooks(model.get_submodule(".".join(parts[:cut]))):
+            if getattr(hook, "weights_map", None) is not None:
+                return hook.weights_map[".".join(parts[cut:])]
+    raise ValueError(f"{name} has a shape and no values: the model is on the meta device; load it")
+
+
+def _hooks(module: nn.Module) -> list:
+    """The accelerate hooks of one module."""
+    hook = getattr(module, "_hf_hook", None)
+    return getattr(hook, "hooks", [] if hook is None else [hook])
 
 
 def run_model(stage: str | Path) -> Path:
@@ -232,29 +164,50 @@ def fingerprint(model: nn.Module) -> str:
     Computed in float32, so a model has one name whether it is loaded in bfloat16 or float32 from the same file.
     """
     digest = hashlib.sha256(model.config.model_type.encode())
-    for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().reshape(-1)
+    for name, values in sorted(_own_parameters(model)):
+        flat = values.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 1024)].float().cpu().numpy()
-        digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.tobytes())
+        digest.update(f"{name}{tuple(values.shape)}".encode() + sample.tobytes())
     return digest.hexdigest()[:16]
 
 
-def verify_checksums(folder: str | Path) -> None:
-    """Compare a folder's files with its checksums.json, if it has one.
+def _own_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter once, under its first name: tied ones share their memory, offloaded or not."""
+    seen = set()
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        values = stored(model, name)
+        if values.data_ptr() not in seen:
+            seen.add(values.data_ptr())
+            yield name, values
+
+
+def save_model(model: nn.Module, processor, folder: str | Path) -> Path:
+    """A plain transformers folder (weights, processor), whole or not at all.
 
     Raises:
-        ValueError: a file is missing or damaged; the message names it and how to get it back.
+        ValueError: there is not enough room on the disk; nothing is written then.
     """
-    folder = Path(folder)
-    if not (folder / "checksums.json").exists():
-        return
-    for name, expected in read_json(folder / "checksums.json").items():
-        found = sha256(folder / name) if (folder / name).exists() else "no such file"
-        if found != expected:
-            raise ValueError(
-                f"{folder / name} is damaged: sha256 {found}, expected {expected}. Restore it with "
-                f"`git checkout -- {folder}`, or remake it with `mipnb run -p retrain True`."
-            )
+    check_space(folder, sum(p.numel() * p.element_size() for p in model.parameters()))
+    with atomic_path(folder) as temporary:
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+    return Path(folder)
+
+
+def check_space(path: str | Path, n_bytes: int, spare: int = 64 * 2**20) -> None:
+    """ValueError if the disk that will hold `path` has less room than n_bytes and some spare.
+
+    What stands at `path` already does not count as room: it is replaced only when the new one is whole.
+    """
+    place = Path(path).resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < n_bytes + spare:
+        raise ValueError(
+            f"{path} needs {(n_bytes + spare) / 2**30:.2f} GiB, the disk has {free / 2**30:.2f} GiB free: "
+            "make room, or give a folder on another disk"
+        )
 
 
 def checksums(folder: str | Path) -> str:

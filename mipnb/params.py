@@ -17,6 +17,7 @@ __all__ = ["Params", "check_parameters", "parse_value", "read_parameters", "show
 _INPUT = {
     "input": True
 }  # marks a path whose files a notebook reads: they count when deciding what is up to date
+_COMMIT = r"^([0-9a-f]{40})?$"
 _SEEN = "_mipnb_parameter_names"  # where a notebook's namespace remembers what its parameters are called
 
 
@@ -34,6 +35,31 @@ class Params(BaseModel):
     benchmark_dir: str = Field(
         "data/pocket", min_length=1, json_schema_extra=_INPUT, description="the benchmark's folder"
     )
+    benchmark: Literal["auto", "mllmu", "clear", "custom"] = Field(
+        "auto", description="what benchmark_dir has to hold; auto takes what is there"
+    )
+    benchmark_revision: str = Field(
+        "",
+        pattern=_COMMIT,
+        description="commit of a data set of the hub, where benchmark_dir is its owner/name; empty for a folder",
+    )
+    training_dir: str = Field(
+        "",
+        json_schema_extra=_INPUT,
+        description="unlearning rows as a data set of their own (forget_*, retain_*); empty: ft_Data of the benchmark",
+    )
+    training_revision: str = Field(
+        "",
+        pattern=_COMMIT,
+        description="commit of a data set of the hub, where training_dir is its owner/name",
+    )
+    protocol: Literal["pocket", "benchmark", "paper"] = Field(
+        "pocket", description="prompts and marks: plain, the benchmark's own, or those of the paper's tables"
+    )
+    n_shots: int = Field(
+        0, ge=0, le=8, description="solved questions shown before each one in the evaluation"
+    )
+    judge_dir: str = Field("", description="folder of a chat model that grades free answers; empty: no judge")
     model_dir: str = Field(
         "data/pocket/vanilla",
         min_length=1,
@@ -49,6 +75,31 @@ class Params(BaseModel):
     forget_ratio: int = Field(5, ge=1, le=99, description="how much of the people to forget, percent")
     retrain: bool = Field(
         False, description="train the vanilla model again in place of using the shipped one"
+    )
+    retrain_by: Literal["pocket", "lora"] = Field(
+        "pocket", description="the pocket model's whole training, or LoRA of the base model on the benchmark"
+    )
+    model_revision: str = Field(
+        "", description="commit, tag or branch of a hub model_dir; empty: its default"
+    )
+    base_revision: str = Field("", description="commit, tag or branch of a hub base_dir; empty: its default")
+    lora_rank: int = Field(8, ge=1, description="rank of LoRA's updates (the paper's)")
+    lora_alpha: int = Field(16, ge=1, description="LoRA's updates count alpha / rank times (the paper's)")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of LoRA's inputs (the paper's)")
+    lora_learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of the LoRA fine-tuning")
+    lora_epochs: int = Field(5, ge=1, description="epochs of the LoRA fine-tuning")
+    lora_batch_size: int = Field(4, ge=1, description="questions of each modality a LoRA step")
+    lora_save_every: int = Field(100, ge=1, description="LoRA steps between two checkpoints")
+
+    use_released_paths: str = Field(
+        "",
+        json_schema_extra=_INPUT,
+        description="folder of the authors' score tensors (.pt), used in place of locating; empty: locate",
+    )
+    reuse_paths: str = Field(
+        "",
+        json_schema_extra=_INPUT | {"inside": "03_paths/paths"},
+        description="a run's folder, or stored paths, edited in place of locating anew; empty: locate",
     )
 
     n_steps: int = Field(4, ge=1, le=1024, description="m, integration steps (Eq. 4)")
@@ -68,7 +119,7 @@ class Params(BaseModel):
         "mean", description="how questions' scores make one path"
     )
     text_top_k: int = Field(48, ge=1, description="neurons kept per language layer")
-    vision_top_k: int = Field(24, ge=1, description="neurons kept per vision block")
+    vision_top_k: int = Field(12, ge=1, description="neurons kept per vision block")
     n_locate_forget: int = Field(
         96, ge=1, description="training questions of the forget set, a modality, that locating looks at"
     )
@@ -90,10 +141,21 @@ class Params(BaseModel):
     ce_weight: float = Field(3.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
     forget_weight: float = Field(2.0, ge=0, description="weight of the forget loss (Eq. 14)")
     learning_rate: float = Field(1e-2, gt=0, description="learning rate of the edit")
-    edit_steps: int = Field(120, ge=0, description="training steps of the edit; 0 only prunes")
+    edit_steps: int = Field(100, ge=0, description="training steps of the edit; 0 only prunes")
     forget_batch: int = Field(16, ge=1, description="forget questions a step; with pictures half as many")
     retain_batch: int = Field(24, ge=1, description="retain questions a step; with pictures half as many")
-    n_random_edits: int = Field(1, ge=1, description="how many of the seeds also edit random neurons")
+    neighbour_batch: int = Field(
+        16, ge=0, description="questions a step under names close to a forgotten one; 0 asks none"
+    )
+    n_forget_batches: int = Field(
+        40,
+        ge=1,
+        description="forget batches a modality, visited again and again; fewer if the steps are fewer",
+    )
+    n_retain_batches: int = Field(
+        100, ge=1, description="the same of the retain set; each keeps its vanilla states once visited"
+    )
+    n_random_edits: int = Field(3, ge=1, description="how many of the seeds also edit random neurons")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
 
     n_eval_retain: int = Field(20, ge=1, description="retain people that are asked in the evaluation")
@@ -102,6 +164,15 @@ class Params(BaseModel):
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="number type of the weights"
+    )
+    device_map: Literal["one", "auto", "offload"] = Field(
+        "one", description="weights on one device, over all GPUs, or in CPU memory (for evaluating)"
+    )
+    attention: Literal["", "sdpa", "eager", "flash_attention_2"] = Field(
+        "", description="attention implementation; empty: transformers' choice"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="fine-tuning computes activations twice and keeps fewer"
     )
 
 
@@ -132,9 +203,8 @@ def _refuse_unknown(names: Iterable[str]) -> None:
 def _suggestion(name: str) -> str:
     """Returns what to say after an unknown parameter name."""
     known = list(Params.model_fields)
-    close = [other for other in known if name in other] or difflib.get_close_matches(
-        name, known, n=3, cutoff=0.5
-    )
+    close = [other for other in known if other.startswith(name) or other.endswith(f"_{name}")]
+    close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"the parameters are {', '.join(known)}"
 
 

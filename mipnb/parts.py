@@ -7,7 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mipnb.batches import Batch
+from mipnb.batches import Batch, pick
+
+
+def part_size(max_rows: int, points: int) -> int:
+    """Samples of a part: few enough that a pass holds one copy a grid point, unless these would be fewer than four."""
+    return max_rows // points if max_rows >= 4 * points else max_rows
 
 
 def parts_by_length(batch: Batch, size: int) -> Iterator[tuple[Tensor, Batch]]:
@@ -34,17 +39,6 @@ def lengths(batch: Batch) -> Tensor:
 def longest(batch: Batch) -> Batch:
     """The batch's longest sample alone."""
     return pick(batch, lengths(batch).argmax()[None])
-
-
-def pick(batch: Batch, rows: Tensor) -> Batch:
-    """Some samples of a batch, in the order given, each with its picture (one a sample)."""
-    rows = rows.to(batch["labels"].device)
-    packed = {"pixel_values"} if "image_grid_thw" in batch else set()
-    part = {key: tensor[rows] for key, tensor in batch.items() if key not in packed}
-    if packed:
-        pictures = batch["pixel_values"].split(batch["image_grid_thw"].prod(-1).tolist())
-        part["pixel_values"] = torch.cat([pictures[row] for row in rows.tolist()])
-    return part
 
 
 def trimmed(batch: Batch) -> Batch:

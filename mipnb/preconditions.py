@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mipnb.batches import IGNORED, Batch
+from mipnb.batches import IGNORED, Batch, n_pictures
 from mipnb.models import FFN
 
 _QUANTISED = ("4bit", "8bit", "quant", "awq", "gptq", "hqq")
@@ -61,8 +61,8 @@ def check_batch(model: nn.Module, batch: Batch, branch: str) -> None:
 
 
 def _check_pictures(model: nn.Module, batch: Batch) -> None:
-    pictures = len(batch.get("image_grid_thw", batch["labels"]))
-    if pictures != len(batch["labels"]):
+    pictures = n_pictures(batch)
+    if pictures not in (None, len(batch["labels"])):
         raise ValueError(
             f"{pictures} pictures for {len(batch['labels'])} samples; expected one picture a sample"
         )

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
 from torch import nn
 
 from mipnb.artefacts import project_root, write_json
-from mipnb.models import BRANCHES, FAMILIES, ffns, fingerprint
+from mipnb.benchmarks import load_training
+from mipnb.lora import PAPER, LoraRecipe, tune_lora
+from mipnb.models import BRANCHES, family, ffns, fingerprint, load_model, load_processor, save_model
 from mipnb.pocket.recipe import RECIPE, make_base, make_vanilla
+
+#: parameter of a run -> field of LoraRecipe, with `lora_` before it
+_LORA = ("rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "save_every")
 
 
 def remake(
@@ -36,6 +43,52 @@ def remake(
     phases = {"tower": tower, "base": rest, "vanilla": tuned}
     rows = [(phase, step, loss) for phase, curve in phases.items() for step, loss in enumerate(curve)]
     return vanilla, pd.DataFrame(rows, columns=["phase", "step", "loss"])
+
+
+def remake_by_lora(
+    root: str | Path,
+    base: str | Path,
+    folder: str | Path,
+    seed: int,
+    recipe: LoraRecipe = PAPER,
+    report: Callable | None = print,
+    **loading: Any,
+) -> tuple[Path, pd.DataFrame]:
+    """Fine-tune a base model on the benchmark's ft_Data by LoRA, into `folder`/vanilla; resumable.
+
+    Args:
+        root: the benchmark.
+        base: the base model, a folder or a hub id.
+        folder: of the notebook; an interrupted call leaves lora.safetensors there, and the next one goes on from it.
+        seed: of weights, dropout and order.
+        recipe: see `lora.LoraRecipe`.
+        report: told a line every 100 steps.
+        **loading: of `load_model`: dtype, device, revision, ...
+
+    Returns:
+        The vanilla model's folder; the losses: phase (lora), step, loss.
+    """
+    folder = Path(folder)
+    model = load_model(base, **loading)
+    processor = load_processor(base, loading.get("revision", ""))
+    questions, checkpoint = load_training(root, "ft_Data"), folder / "lora.safetensors"
+    curve = tune_lora(model, processor, questions, checkpoint, recipe, seed, _every_100("lora", report))
+    vanilla = save_model(model, processor, folder / "vanilla")
+    checkpoint.unlink()
+    return vanilla, pd.DataFrame({"phase": "lora", "step": range(len(curve)), "loss": curve})
+
+
+def remake_as_told(root: str | Path, folder: str | Path, params: BaseModel) -> tuple[Path, pd.DataFrame]:
+    """`remake` or `remake_by_lora`, as a run's parameters say (retrain_by)."""
+    if params.retrain_by == "pocket":
+        return remake(root, folder, params.seed)
+    recipe = LoraRecipe(**{name: getattr(params, f"lora_{name}") for name in _LORA})
+    loading = {
+        name: getattr(params, name) for name in ("dtype", "device", "attention", "gradient_checkpointing")
+    }
+    return remake_by_lora(
+        root, params.base_dir, folder, params.seed, recipe, revision=params.base_revision, **loading
+    )
 
 
 def _every_100(phase: str, report: Callable | None) -> Callable:
@@ -65,7 +118,7 @@ def anatomy(model: nn.Module) -> pd.DataFrame:
     rows = {}
     for branch in BRANCHES:
         nets = ffns(model, branch)
-        prefix = FAMILIES[model.config.model_type][branch].layers + "."
+        prefix = family(model.config.model_type).branch(branch).layers + "."
         weights = tuple(f"{name}." for net in nets for name in (*net.input_names, net.output_name))
         rows[f"{branch} branch"] = {
             "layers": len(nets), "neurons_a_layer": nets[0].n_neurons, "neurons": sum(net.n_neurons for net in nets),

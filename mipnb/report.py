@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from mipnb import __version__
-from mipnb.artefacts import atomic_path, write_json
+from mipnb.artefacts import atomic_path, clear_partial, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,8 @@ _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pandas", "matplot
 
 def finish(folder: str | Path, **settings: Any) -> "pd.DataFrame":
     """Writes `usage.json` into a notebook's folder and returns the table that its last cell shows.
+
+    The notebook is through then: partial results that it kept for the case of being stopped are removed.
 
     Args:
         folder: The notebook's folder within the run (`stage_dir`).
@@ -42,6 +44,7 @@ def finish(folder: str | Path, **settings: Any) -> "pd.DataFrame":
     if (gpu := _peak_gpu_memory_gb()) is not None:
         usage["peak_gpu_memory_gb"] = gpu
     write_json(Path(folder) / USAGE, usage)
+    clear_partial(folder)
     rows = versions() | settings | usage
     return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
 

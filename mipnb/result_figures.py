@@ -54,10 +54,11 @@ def bars_figure(
 
     Args:
         results: the tidy table, vanilla among its methods.
-        splits: the panels, at most two beside each other.
+        splits: the panels, at most two beside each other; those without results are left out.
         methods: those shown, in this order.
     """
     table = bars_table(results, splits, methods)
+    splits = [split for split in splits if split in set(table.split)]
     n_rows = (len(splits) + 1) // 2
     size = (PAGE, 2.3 * n_rows + 0.3)
     fig, axes = plt.subplots(n_rows, min(2, len(splits)), figsize=size, sharey=True, squeeze=False)

@@ -11,17 +11,18 @@ three.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipnb.batches import Batch, batches, encode
+from mipnb.batches import Batch, batches, encode, take_batch
 from mipnb.benchmarks import Question
 from mipnb.models import text_layers
 from mipnb.overlay import Overlay
+from mipnb.pools import Pool
 from mipnb.precision import mixed_precision
 from mipnb.steering import (
     DISTANCES,
@@ -111,53 +112,37 @@ def training_batches(
     return [encode(processor, group, device=device) for group in kept]
 
 
-class Pool:
-    """The batches of one set and modality, reshuffled each time round, and their vanilla states."""
-
-    def __init__(self, batches: list[Batch], key: Sequence[int]) -> None:
-        self.batches, self.key = batches, list(key)
-        self.frozen: dict[int, Tensor] = {}
-        self.visits = 0
-        self._order = self._shuffled()
-
-    def _shuffled(self) -> Iterator[int]:
-        random = np.random.default_rng(self.key)
-        while True:
-            yield from random.permutation(len(self.batches)).tolist()
-
-    def draw(self, model: nn.Module, layer: nn.Module, n_steps: int) -> tuple[int, Batch, Tensor]:
-        """The next batch, its index, its vanilla states; these are kept if the batch comes round again."""
-        index = next(self._order)
-        self.visits += 1
-        state = self.frozen.get(index)
-        if state is None:
-            with torch.no_grad(), mixed_precision():
-                state = hidden_state(model, self.batches[index], layer).float()
-            if n_steps > len(self.batches):
-                self.frozen[index] = state
-        return index, self.batches[index], state
-
-
-def pools(batches: Sequence[Batch], seed: int, which: int) -> list[Pool]:
-    """One pool a modality, text first."""
-    text = [batch for batch in batches if "pixel_values" not in batch]
-    pictured = [batch for batch in batches if "pixel_values" in batch]
-    return [Pool(found, (seed, which, modality)) for modality, found in enumerate((text, pictured)) if found]
+def unanswered(batches: Sequence[Batch]) -> list[Batch]:
+    """The batches without labels: only their hidden states are kept (see `neighbours`)."""
+    return [{key: tensor for key, tensor in batch.items() if key != "labels"} for batch in batches]
 
 
 def forget_pass(model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig) -> float:
     """L_f (Eq. 14), its gradient added up batch by batch; the layers above layer_index are not computed."""
-    layer, total = text_layers(model)[config.layer_index], 0.0
-    for pool in pools:
-        index, batch, frozen = pool.draw(model, layer, config.n_steps)
-        target = steering_target(frozen, config.steering_scale, *_direction(pool, index, config))
-        mask = token_mask(batch, config.forget_tokens)
+    return sum(_forget(model, trained, pool, config, len(pools)) for pool in pools)
+
+
+def _forget(model: nn.Module, trained: Overlay, pool: Pool, config: EditConfig, n_pools: int) -> float:
+    """One pool's share of L_f: 1 of n_pools."""
+    layer = text_layers(model)[config.layer_index]
+    index, batch, frozen = pool.draw(model, layer, config.n_steps)
+    target = steering_target(frozen, config.steering_scale, *_direction(pool, index, config))
+    mask = token_mask(batch, config.forget_tokens)
+
+    def part(rows: slice) -> float:
         with trained.on(), mixed_precision():
-            state = hidden_state(model, batch, layer)
-        loss = distance(state, target, frozen, mask, config.distance) / len(pools)
-        _backward(config.forget_weight * loss)
-        total += loss.item()
-    return total
+            state = hidden_state(model, take_batch(batch, rows.start, rows.stop), layer)
+        loss = distance(state, target[rows], frozen[rows], mask[rows], config.distance) / n_pools
+        loss = loss * _share(mask, rows)
+        _backward(config.forget_weight * loss, trained)
+        return loss.item()
+
+    return sum(pool.in_parts(part, batch))
+
+
+def _share(mask: Tensor, rows: slice) -> float:
+    """How much of a mean over the masked tokens some rows of a batch make up; 1 for all of them."""
+    return mask[rows].sum().item() / mask.sum().item()
 
 
 def _direction(pool: Pool, index: int, config: EditConfig) -> tuple[list[int], bool]:
@@ -170,23 +155,57 @@ def _direction(pool: Pool, index: int, config: EditConfig) -> tuple[list[int], b
 def retain_pass(
     model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig
 ) -> dict[str, float]:
-    """L_r (Eq. 15) over all tokens but padding, and L_CE (Eq. 11) over the answers, from one pass a batch."""
-    layer, totals = text_layers(model)[config.layer_index], dict.fromkeys(LOSSES[1:], 0.0)
+    """L_r (Eq. 15) over all tokens but padding, and L_CE (Eq. 11) over the answers, from one pass a batch.
+
+    Batches without labels (neighbours) have L_r alone.
+    """
+    totals = dict.fromkeys(LOSSES[1:], 0.0)
+    n_answered = sum("labels" in pool.batches[0] for pool in pools)
     for pool in pools:
-        _, batch, frozen = pool.draw(model, layer, config.n_steps)
-        with trained.on(), mixed_precision():
-            state, logprob = hidden_state_and_logprob(model, batch, layer)
-        retain = distance(state, frozen, frozen, token_mask(batch, "all"), config.distance) / len(pools)
-        entropy = -logprob.mean() / len(pools)
-        _backward(config.retain_weight * retain + config.ce_weight * entropy)
-        totals["loss_retain"] += retain.item()
-        totals["loss_ce"] += entropy.item()
+        for retain, entropy in _retain(model, trained, pool, config, (len(pools), n_answered)):
+            totals["loss_retain"] += retain
+            totals["loss_ce"] += entropy
     return totals
 
 
-def _backward(loss: Tensor) -> None:
-    if loss.requires_grad:  # not so if every chosen neuron lies above the layer the loss is measured at
-        loss.backward()
+def _retain(
+    model: nn.Module, trained: Overlay, pool: Pool, config: EditConfig, counts: tuple[int, int]
+) -> list[tuple[float, float]]:
+    """One pool's shares of L_r and L_CE: 1 of the pools, 1 of those with answers; a pair for each part of its batch."""
+    layer = text_layers(model)[config.layer_index]
+    _, batch, frozen = pool.draw(model, layer, config.n_steps)
+    mask = token_mask(batch, "all")
+
+    def part(rows: slice) -> tuple[float, float]:
+        state, logprob = _retained(model, trained, take_batch(batch, rows.start, rows.stop), layer)
+        retain = distance(state, frozen[rows], frozen[rows], mask[rows], config.distance) / counts[0]
+        retain, entropy = retain * _share(mask, rows), torch.zeros(())
+        if logprob is not None:
+            entropy = -logprob.mean() / counts[1] * (len(logprob) / len(mask))
+        _backward(config.retain_weight * retain + config.ce_weight * entropy.to(retain.device), trained)
+        return retain.item(), entropy.item()
+
+    return pool.in_parts(part, batch)
+
+
+def _retained(
+    model: nn.Module, trained: Overlay, batch: Batch, layer: nn.Module
+) -> tuple[Tensor, Tensor | None]:
+    """The edited model's hidden state, and the answers' log-probability if there are answers."""
+    with trained.on(), mixed_precision():
+        if "labels" in batch:
+            return hidden_state_and_logprob(model, batch, layer)
+        return hidden_state(model, batch, layer), None
+
+
+def _backward(loss: Tensor, trained: Overlay) -> None:
+    """Add the loss's gradients to those there are, all or, if memory runs out, none."""
+    if not loss.requires_grad:  # every chosen neuron lies above the layer the loss is measured at
+        return
+    at = trainable(trained)
+    for tensor, gradient in zip(at, torch.autograd.grad(loss, at, allow_unused=True), strict=True):
+        if gradient is not None:
+            tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
 
 
 def trainable(trained: Overlay) -> list[Tensor]:

@@ -18,7 +18,15 @@ from mipnb.checks import check_artefacts, check_inputs, check_rows
 from mipnb.outcome import Outcome
 from mipnb.params import Params
 from mipnb.report import USAGE
-from mipnb.stages import Stage, descendants, find_stage, load_stages, notebook_parameters
+from mipnb.stages import (
+    Stage,
+    descendants,
+    find_stage,
+    load_stages,
+    no_longer_read,
+    notebook_parameters,
+    replaced_reads,
+)
 from mipnb.state import RECORD, ingredients, outputs, stale_reasons
 
 if TYPE_CHECKING:
@@ -55,14 +63,19 @@ def make_plan(
         force: Run again even what is up to date.
 
     Raises:
-        ValueError: For a notebook that does not exist, or both `start` and `only`.
+        ValueError: For a notebook that does not exist or is not run, or both `start` and `only`.
     """
     if start and only:
         raise ValueError("--from and --only exclude each other: give one of them")
-    order = load_stages(project_root() / "notebooks")
-    selected = tuple(stage.name for stage in order) if only is None else (find_stage(order, only).name,)
+    listed = load_stages(project_root() / "notebooks")
+    order = replaced_reads(listed, params)
+    idle = no_longer_read(listed, order)
+    selected = tuple(stage.name for stage in order if stage.name not in idle)
+    selected = selected if only is None else (find_stage(order, only).name,)
     forced = set(selected) if force else set()
     if start:
+        if (name := find_stage(order, start).name) in idle:
+            raise ValueError(f"--from {start}: with the paths that the parameters give, {name} is not run")
         forced |= descendants(order, find_stage(order, start).name)
     return Plan(
         {stage.name: stage for stage in order},

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mipnb.integrals import below_one, integrate
-from mipnb.prefix import Prefix
 from mipnb.probe import Probe
+from mipnb.scaled_path import ScaledPath
 from mipnb.stieltjes import integrate_changes
 
 
@@ -72,16 +72,16 @@ def greedy(probe: Probe, plan: Plan) -> Found:
     """Layer after layer, path so far and whole current layer scaled together: one m-step pass a layer."""
     path: list[Tensor] = []
     parts: list[Found] = []
-    prefix = _prefix(probe, plan)
+    below = _path_below(probe, plan)
     for layer in range(len(probe.ffns)):
         masks = [*path, probe.ones(probe.samples, probe.n_neurons)]
         integrals = _one_set(
-            probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer], prefix
+            probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer], below
         )
         values = _joint(probe, path, integrals) if plan.joint else integrals[-1]
         parts.append(Found(values, *_completeness(probe, plan, masks, integrals)))
         path.append(_mask(values, plan.top_k))
-        prefix = _advance(prefix, path)
+        below = _advance(below, path)
     values = torch.stack([part.values for part in parts], dim=1)
     if not plan.gap:
         return Found(values)
@@ -114,35 +114,31 @@ def exact(probe: Probe, plan: Plan) -> Found:
     """
     path: list[Tensor] = []
     found: list[Tensor] = []
-    prefix = _prefix(probe, plan)
+    below = _path_below(probe, plan)
     for layer in range(len(probe.ffns)):
         chunks = torch.arange(probe.n_neurons, device=probe.ones(1).device).split(probe.repeats)
-        values = [_candidates(probe, plan, path, layer, chunk, prefix) for chunk in chunks]
+        values = [_candidates(probe, plan, path, layer, chunk, below) for chunk in chunks]
         found.append(torch.cat(values, dim=-1))
         path.append(_mask(found[-1], plan.top_k))
-        prefix = _advance(prefix, path)
+        below = _advance(below, path)
     return Found(torch.stack(found, dim=1))
 
 
-def _prefix(probe: Probe, plan: Plan) -> Prefix | None:
+def _path_below(probe: Probe, plan: Plan) -> ScaledPath | None:
     """Where scores need no gradient in the path, passes begin at the layer they score; else None."""
     if plan.joint or plan.gap or plan.grid is None:
         return None
     alphas = below_one(plan.grid, probe)[0]
-    return Prefix.begin(probe, alphas) if len(alphas) else None
+    return ScaledPath.begin(probe, alphas) if len(alphas) else None
 
 
-def _advance(prefix: Prefix | None, path: Sequence[Tensor]) -> Prefix | None:
-    """The prefix with the path's last layer scaled; None after the last layer."""
-    return (
-        prefix and prefix.advance(path[-1])
-        if len(path) < len(prefix.probe.ffns if prefix else path)
-        else None
-    )
+def _advance(below: ScaledPath | None, path: Sequence[Tensor]) -> ScaledPath | None:
+    """The same with the path's last layer scaled; None after the last layer."""
+    return below and below.advance(path[-1]) if len(path) < len(below.probe.ffns if below else path) else None
 
 
 def _candidates(
-    probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, neurons: Tensor, prefix: Prefix | None
+    probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, neurons: Tensor, below: ScaledPath | None
 ) -> Tensor:
     """Scores of some candidates of a layer, each alone with the path: (samples, candidates)."""
     alone = torch.zeros(len(neurons), probe.n_neurons, device=neurons.device).scatter_(
@@ -151,7 +147,7 @@ def _candidates(
     masks = [mask.expand(len(neurons), -1, -1) for mask in path]
     masks.append(alone[:, None].expand(-1, probe.samples, -1))  # (candidates, samples, n_neurons)
     wanted = range(layer + 1) if plan.joint else [layer]
-    integrals = integrate(probe, _scaled(masks, prefix), plan.grid, plan.power, wanted, prefix)
+    integrals = integrate(probe, _scaled(masks, below), plan.grid, plan.power, wanted, below)
     own = torch.stack([integrals[-1][row, :, neuron] for row, neuron in enumerate(neurons)], dim=-1)
     if not plan.joint:
         return own
@@ -160,18 +156,18 @@ def _candidates(
 
 
 def _one_set(
-    probe: Probe, plan: Plan, masks: Sequence[Tensor], wanted: Sequence[int], prefix: Prefix | None = None
+    probe: Probe, plan: Plan, masks: Sequence[Tensor], wanted: Sequence[int], below: ScaledPath | None = None
 ) -> list[Tensor]:
     """Integrals of a single set, per wanted layer (positions or samples, n_neurons)."""
     if plan.grid is None:
         return integrate_changes(probe, dict(enumerate(masks)), plan.n_steps, plan.power, wanted)
-    scaled = _scaled([mask[None] for mask in masks], prefix)
-    return [integral[0] for integral in integrate(probe, scaled, plan.grid, plan.power, wanted, prefix)]
+    scaled = _scaled([mask[None] for mask in masks], below)
+    return [integral[0] for integral in integrate(probe, scaled, plan.grid, plan.power, wanted, below)]
 
 
-def _scaled(masks: Sequence[Tensor], prefix: Prefix | None) -> dict[int, Tensor]:
-    """The masks that a pass has to apply itself, by layer: all of them, or the prefix's layer's."""
-    return dict(enumerate(masks)) if prefix is None else {prefix.layer: masks[prefix.layer]}
+def _scaled(masks: Sequence[Tensor], below: ScaledPath | None) -> dict[int, Tensor]:
+    """The masks that a pass has to apply itself, by layer: all of them, or that of the one layer above those `below`."""
+    return dict(enumerate(masks)) if below is None else {below.layer: masks[below.layer]}
 
 
 def _joint(probe: Probe, path: Sequence[Tensor], integrals: Sequence[Tensor]) -> Tensor:

@@ -13,9 +13,9 @@ from mipnb.answers import answer_value
 from mipnb.hooks import gated
 from mipnb.models import FFN
 from mipnb.parts import longest
-from mipnb.prefix import Prefix
 from mipnb.probe import Probe
 from mipnb.replay import layout
+from mipnb.scaled_path import ScaledPath
 
 #: what a model that cannot be entered in the middle may raise: it lacks an input, a state or a shape
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -54,12 +54,12 @@ def _agrees(plain: Probe, other: Probe) -> bool:
     plain, other = replace(plain, **one), replace(other, **one)
     expected = plain.unscaled.value
     try:
-        prefix = Prefix.begin(other, torch.full((2,), 0.5, device=expected.device))
+        below = ScaledPath.begin(other, torch.full((2,), 0.5, device=expected.device))
         first = other.value([other.ones(2, other.n_neurons)], copies=2)
-        while prefix is not None and prefix.layer < len(other.ffns) - 1:
-            prefix = prefix.advance(torch.zeros(1, other.n_neurons, device=expected.device))
+        while below is not None and below.layer < len(other.ffns) - 1:
+            below = below.advance(torch.zeros(1, other.n_neurons, device=expected.device))
         with torch.no_grad():
-            last = other.answer(2, prefix and prefix.at(torch.arange(2)))
+            last = other.answer(2, below and below.at(torch.arange(2)))
     except _REFUSALS:
         return False
     return all(torch.allclose(value, expected.expand(2), rtol=2e-2, atol=1e-6) for value in (first, last))

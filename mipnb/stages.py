@@ -2,14 +2,18 @@
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
+from pydantic import BaseModel
 
-__all__ = ["Stage", "descendants", "find_stage", "load_stages", "notebook_parameters", "read_notebook"]
+__all__ = [
+    "Stage", "descendants", "find_stage", "load_stages", "no_longer_read", "notebook_parameters", "read_notebook",
+    "replaced_reads",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,14 @@ class Stage:
         reads: Earlier stages whose artefacts it reads.
         writes: Artefacts (files or folders) it must leave in its folder. Later stages depend on these alone;
             empty means that they depend on all it leaves.
+        instead: An earlier stage -> parameters of which any, when set, takes the place of what it reads there.
     """
 
     name: str
     notebook: Path
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def load_stages(notebooks: str | Path) -> tuple[Stage, ...]:
@@ -49,13 +55,40 @@ def load_stages(notebooks: str | Path) -> tuple[Stage, ...]:
 def _stage(table: Path, name: str, entry: Mapping[str, Any], earlier: Sequence[str]) -> Stage:
     """Checks one line of the table."""
     notebook = table.parent / f"{name}.ipynb"
-    if not isinstance(entry, dict) or not set(entry) <= {"reads", "writes"}:
+    if not isinstance(entry, dict) or not set(entry) <= {"reads", "writes", "instead"}:
         raise ValueError(f"{table}: {name} has {entry!r}, expected `reads: [...]` and `writes: [...]`")
     if not notebook.is_file():
         raise FileNotFoundError(f"{table} lists {name}, but {notebook} is missing")
     if late := [read for read in entry.get("reads", ()) if read not in earlier]:
         raise ValueError(f"{table}: {name} reads {', '.join(late)}, which does not come before it")
-    return Stage(name, notebook, tuple(entry.get("reads", ())), tuple(entry.get("writes", ())))
+    instead = {read: tuple(names) for read, names in entry.get("instead", {}).items()}
+    if unread := set(instead) - set(entry.get("reads", ())):
+        raise ValueError(f"{table}: {name} has instead of {', '.join(unread)}, which it does not read")
+    return Stage(name, notebook, tuple(entry.get("reads", ())), tuple(entry.get("writes", ())), instead)
+
+
+def replaced_reads(stages: Sequence[Stage], params: BaseModel) -> tuple[Stage, ...]:
+    """Returns the stages without those reads that set parameters take the place of."""
+    return tuple(
+        replace(stage, reads=tuple(read for read in stage.reads if not _replaced(stage, read, params)))
+        for stage in stages
+    )
+
+
+def _replaced(stage: Stage, read: str, params: BaseModel) -> bool:
+    """Tells whether a set parameter takes the place of what a stage reads from another."""
+    return any(getattr(params, name) for name in stage.instead.get(read, ()))
+
+
+def no_longer_read(before: Sequence[Stage], after: Sequence[Stage]) -> set[str]:
+    """Returns the stages that some stage read before and that none, or only others of these, reads after."""
+    once_read = {read for stage in before for read in stage.reads}
+    idle: set[str] = set()
+    for stage in reversed(after):  # readers come before what they read
+        readers = {other.name for other in after if stage.name in other.reads}
+        if stage.name in once_read and readers <= idle:
+            idle.add(stage.name)
+    return idle
 
 
 def find_stage(stages: Sequence[Stage], wanted: str) -> Stage:

@@ -45,9 +45,11 @@ def ingredients(stage: Stage, params: Params, run: Path, stages: Mapping[str, St
     """
     taken = {name: getattr(params, name) for name in notebook_parameters(stage.notebook) if name != "run_dir"}
     inputs: dict[str, str] = {}
-    for name in taken:
-        if (Params.model_fields[name].json_schema_extra or {}).get("input"):
-            inputs |= _digests(under_root(taken[name]), str(taken[name]))
+    for name, value in taken.items():
+        extra = Params.model_fields[name].json_schema_extra or {}
+        if extra.get("input") and value:
+            inside = under_root(value) / extra.get("inside", "")
+            inputs |= _digests(inside if inside.exists() else under_root(value), value)
     for earlier in stage.reads:
         inputs |= {f"{earlier}/{name}": digest for name, digest in outputs(stages[earlier], run).items()}
     code = {str(path.relative_to(_PACKAGE)): sha256(path) for path in code_files(stage.notebook)}

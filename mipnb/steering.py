@@ -18,17 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from mipnb.batches import IGNORED, Batch, answer_logprob
+from mipnb.models import is_dispatched
 
 FORGET_TOKENS = ("all", "answer", "prompt")
 DISTANCES = ("relative", "dimension")
 
 
 class _Reached(Exception):
-    """Carries a layer's output out of a forward pass that need not go on."""
-
-    def __init__(self, state: Tensor) -> None:
-        super().__init__("internal: a layer was reached")
-        self.state = state
+    """Ends a forward pass that need not go on."""
 
 
 def _state(output: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -42,19 +39,29 @@ def _run(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
 
 
 def hidden_state(model: nn.Module, batch: Batch, layer: nn.Module) -> Tensor:
-    """A decoder layer's output (batch, tokens, hidden); the layers above it are not computed."""
+    """A decoder layer's output (batch, tokens, hidden); the layers above it are not computed.
+
+    In a model that accelerate has dispatched they are: its hooks, which put weights and inputs back after each
+    module, have to run to the end.
+    """
+    seen: list[Tensor] = []
+    dispatched = is_dispatched(model)
 
     def stop(module: nn.Module, arguments: tuple, output: Tensor) -> None:
-        raise _Reached(_state(output))
+        seen.append(_state(output))
+        if not dispatched:
+            raise _Reached
 
     handle = layer.register_forward_hook(stop)
     try:
         _run(model, batch, batch["input_ids"].new_zeros(1))
-    except _Reached as reached:
-        return reached.state
+    except _Reached:
+        pass
     finally:
         handle.remove()
-    raise ValueError(f"the model's forward pass never reached layer {type(layer).__name__}")
+    if not seen:
+        raise ValueError(f"the model's forward pass never reached layer {type(layer).__name__}")
+    return seen[0].to(batch["input_ids"].device)
 
 
 def hidden_state_and_logprob(model: nn.Module, batch: Batch, layer: nn.Module) -> tuple[Tensor, Tensor]:
@@ -72,7 +79,9 @@ def hidden_state_and_logprob(model: nn.Module, batch: Batch, layer: nn.Module) -
         logits = _run(model, batch, torch.cat([asked, asked[-1:]]))  # answer_logprob leaves the last one out
     finally:
         handle.remove()
-    return seen[0], answer_logprob(logits, torch.cat([labels[:, :1], labels[:, asked + 1]], 1))
+    return seen[0].to(labels.device), answer_logprob(
+        logits, torch.cat([labels[:, :1], labels[:, asked + 1]], 1)
+    )
 
 
 def token_mask(batch: Batch, which: str) -> Tensor:

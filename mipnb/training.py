@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
@@ -11,6 +12,8 @@ from torch import nn
 
 from mipnb.batches import Batch, answer_logprob, encode
 from mipnb.benchmarks import Question
+from mipnb.checkpoints import Checkpoint
+from mipnb.models import input_device, vision_tower
 from mipnb.precision import mixed_precision
 
 
@@ -27,6 +30,7 @@ def optimize(
     steps: int,
     warmup: int = 50,
     report: Callable | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[float]:
     """Minimise `losses(step)` for `steps` steps; returns the loss of every step.
 
@@ -36,15 +40,16 @@ def optimize(
         steps: how many.
         warmup: steps of linear warm-up.
         report: called with (step, loss) after each step.
+        checkpoint: where to go on from, and to write to, so that an interrupted training can be resumed.
 
     Raises:
-        ValueError: a loss is not finite.
+        ValueError: a loss is not finite, or the checkpoint is of another training.
     """
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps, warmup))
     parameters = [parameter for group in groups for parameter in group["params"]]
-    history = []
-    for step in range(steps):
+    history = checkpoint.restore(optimizer, scheduler) if checkpoint else []
+    for step in range(len(history), steps):
         loss = losses(step)
         if not torch.isfinite(loss):
             raise ValueError(f"loss is {loss.item()} at step {step}: lower the learning rate")
@@ -56,6 +61,8 @@ def optimize(
         history.append(loss.item())
         if report:
             report(step, history[-1])
+        if checkpoint and (checkpoint.due(step) or step == steps - 1):
+            checkpoint.save(optimizer, scheduler, history)
     return history
 
 
@@ -77,7 +84,7 @@ def answer_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 def parameter_groups(model: nn.Module, learning_rate: float, tower_share: float) -> list[dict]:
     """AdamW groups: the vision tower learns at `tower_share` of the rate."""
-    tower = list(model.model.visual.parameters())
+    tower = list(vision_tower(model).parameters())
     own = {id(parameter) for parameter in tower}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in own]
     return [{"params": rest, "lr": learning_rate}, {"params": tower, "lr": learning_rate * tower_share}]
@@ -94,21 +101,36 @@ def tune(
     seed: int = 42,
     report: Callable | None = None,
 ) -> list[float]:
-    """Full fine-tuning; every step takes a text batch and an image-text batch of `batch_size` questions each.
+    """Full fine-tuning; every step takes a batch of each modality, of `batch_size` questions each.
 
     Returns:
         The loss of every step. The model is changed in place and left in eval mode without gradients.
     """
-    questions = list(questions)
-    streams = [
-        shuffled([q for q in questions if q.modality == modality], batch_size, seed)
-        for modality in ("text", "image_text")
-    ]
+    losses = answer_losses(model, processor, questions, batch_size, seed)
     model.train().requires_grad_(True)
-
-    def losses(step: int) -> torch.Tensor:
-        return sum(answer_loss(model, encode(processor, next(stream))) for stream in streams) / len(streams)
-
     history = optimize(parameter_groups(model, learning_rate, tower_share), losses, steps, report=report)
     model.eval().requires_grad_(False)
     return history
+
+
+def answer_losses(
+    model: nn.Module, processor, questions: Iterable[Question], batch_size: int, seed: int
+) -> Callable[[int], torch.Tensor]:
+    """The loss of every step in turn: its mean over one batch of each modality that the questions have.
+
+    Called with the step's number: batches of steps left out (a resumed training) are drawn and passed over.
+    """
+    questions = list(questions)
+    groups = [[q for q in questions if q.modality == modality] for modality in ("text", "image_text")]
+    streams = [shuffled(group, min(batch_size, len(group)), seed) for group in groups if group]
+    drawn = itertools.count()
+
+    def losses(step: int) -> torch.Tensor:
+        while next(drawn) < step:
+            for stream in streams:
+                next(stream)
+        device = input_device(model)
+        batches = (encode(processor, next(stream), device=device) for stream in streams)
+        return sum(answer_loss(model, batch) for batch in batches) / len(streams)
+
+    return losses

@@ -11,13 +11,15 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from mipnb.artefacts import atomic_path, require
+from mipnb.artefacts import require
 from mipnb.batches import Batch
 from mipnb.benchmarks import Question, forget_ids, load_training, retain_ids
 from mipnb.edits import Edit, same_bits
+from mipnb.models import save_model
 from mipnb.overlay import Overlay, overlay
 from mipnb.paths import NeuronPath
-from mipnb.rmisu import EditConfig, forget_pass, optimiser, pools, retain_pass
+from mipnb.pools import pools
+from mipnb.rmisu import EditConfig, forget_pass, optimiser, retain_pass, training_batches, unanswered
 
 #: parameter of a run -> field of EditConfig, where the two names differ
 RENAMED = {"edit_steps": "n_steps", "steering_direction": "direction"}
@@ -34,12 +36,42 @@ def edit_config(params: BaseModel) -> EditConfig:
     return EditConfig(**values, **{field: getattr(params, name) for name, field in RENAMED.items()})
 
 
-def edit_questions(root: str | Path, ratio: int) -> tuple[list[Question], list[Question]]:
+def edit_questions(
+    root: str | Path, ratio: int, training: str | Path = ""
+) -> tuple[list[Question], list[Question]]:
     """The training questions of the people to forget, and of those to keep.
 
-    Training views and phrasings only: nothing of Test_Set, and nobody outside the two sets (no celebrities).
+    Training views and phrasings only: nothing of Test_Set, and nobody outside the two sets (no celebrities). They come from
+    the folder `training` where the unlearning rows are a data set of their own; people are matched by ID.
     """
-    return load_training(root, ids=forget_ids(root, ratio)), load_training(root, ids=retain_ids(root, ratio))
+    source = training or root
+    return load_training(source, ids=forget_ids(root, ratio)), load_training(
+        source, ids=retain_ids(root, ratio)
+    )
+
+
+def edit_batches(
+    processor, params: BaseModel, forget: list[Question], retain: list[Question], near: list[Question]
+) -> tuple[list[Batch], list[Batch]]:
+    """What `edit` trains on: batches of the forget set, and of the retain set with the neighbours behind it.
+
+    No more are made than the steps can visit. They wait in CPU memory; `edit` brings them to the model's device.
+
+    Args:
+        processor: the model's own.
+        params: of notebook 04: batch sizes and counts, steps, seed.
+        forget, retain: from `edit_questions`.
+        near: their neighbours (see `mipnb.neighbours`), not used if `neighbour_batch` is 0.
+    """
+
+    def made(questions: list[Question], size: int, count: int) -> list[Batch]:
+        limit = min(count, params.edit_steps or 1)
+        return training_batches(processor, questions, size, limit, params.seed)
+
+    kept = made(retain, params.retain_batch, params.n_retain_batches)
+    if params.neighbour_batch:
+        kept += unanswered(made(near, params.neighbour_batch, params.n_retain_batches))
+    return made(forget, params.forget_batch, params.n_forget_batches), kept
 
 
 def load_paths(folder: str | Path, model: nn.Module, index: int | None = None) -> list[NeuronPath]:
@@ -71,39 +103,62 @@ def load_edits(folder: str | Path, seeds: Iterable[int], n_random: int = 1) -> d
     }
 
 
-def bit_check(model: nn.Module, edit: Edit) -> pd.Series:
+def bit_check(model: nn.Module, edit: Edit, at_once: int = 2**28) -> pd.Series:
     """Puts an edit into the vanilla model and takes it out again, comparing every number bit for bit.
+
+    Args:
+        model: the vanilla model.
+        edit: made on it.
+        at_once: bytes of weights that are copied and compared at a time (one weight at least): there is never a second
+            model in memory.
 
     Returns:
         Counts: numbers (of the model), may_change (the edit's rows and columns), changed (while applied),
             changed_elsewhere (outside the edit's rows and columns while applied; must be 0),
             changed_after_removal (must be 0).
     """
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    parts = [_bit_counts(model, edit, names) for names in _portions(model.state_dict(), at_once)]
+    return pd.DataFrame(parts).sum()
+
+
+def _portions(state: dict[str, Tensor], at_once: int) -> list[list[str]]:
+    """Names of tensors, in groups of at most so many bytes."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, tensor in state.items():
+        room -= tensor.nbytes
+        if room < 0 or not groups:
+            groups.append([])
+            room = at_once - tensor.nbytes
+        groups[-1].append(name)
+    return groups
+
+
+def _bit_counts(model: nn.Module, edit: Edit, names: Sequence[str]) -> dict[str, int]:
+    """What `bit_check` counts, for some of the model's tensors."""
+    state = model.state_dict()
+    before = {name: state[name].clone() for name in names}
     places: dict[str, Tensor] = {}
     for part in edit.slices:
-        mask = places.setdefault(
-            part.name, torch.zeros_like(before[part.name], dtype=torch.bool, device="cpu")
-        )
-        mask.index_fill_(part.axis, part.neurons, True)
+        if part.name in before:
+            empty = torch.zeros_like(before[part.name], dtype=torch.bool, device="cpu")
+            places.setdefault(part.name, empty).index_fill_(part.axis, part.neurons, True)
     with edit.applied(model):
         differs = _differences(before, model)
     changed = sum(int(mask.sum()) for mask in differs.values())
     inside = sum(int((differs[name] & mask).sum()) for name, mask in places.items() if name in differs)
     after = sum(int(mask.sum()) for mask in _differences(before, model).values())
-    return pd.Series(
-        {
-            "numbers": sum(tensor.numel() for tensor in before.values()),
-            "may_change": sum(int(mask.sum()) for mask in places.values()),
-            "changed": changed,
-            "changed_elsewhere": changed - inside,
-            "changed_after_removal": after,
-        }
-    )
+    return {
+        "numbers": sum(tensor.numel() for tensor in before.values()),
+        "may_change": sum(int(mask.sum()) for mask in places.values()),
+        "changed": changed,
+        "changed_elsewhere": changed - inside,
+        "changed_after_removal": after,
+    }
 
 
 def _differences(before: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Where a model's tensors differ from a copy in any bit: name -> boolean mask, for those that differ."""
+    """Where a model's tensors differ from copies in any bit: name -> boolean mask, for those that differ."""
     now = model.state_dict()
     return {
         name: _bits_differ(old, now[name]).cpu()
@@ -173,11 +228,9 @@ def sizes(files: dict[str, Path]) -> pd.DataFrame:
 
 
 def save_edited(model: nn.Module, processor, edit: Edit, folder: str | Path) -> Path:
-    """The model with an edit in it, as a plain transformers folder (weights, processor), whole or not at all."""
-    with edit.applied(model), atomic_path(folder) as temporary:
-        model.save_pretrained(temporary)
-        processor.save_pretrained(temporary)
-    return Path(folder)
+    """The model with an edit in it, as a plain transformers folder; ValueError if the disk has no room for it."""
+    with edit.applied(model):
+        return save_model(model, processor, folder)
 
 
 def question_counts(sets: dict[str, Sequence[Question]]) -> pd.DataFrame:

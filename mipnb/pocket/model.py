@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from mipnb.families import QWEN_TEMPLATE
 from mipnb.models import Qwen2_5_VLProcessor
 from mipnb.pocket.portraits import SIZE
 
@@ -20,14 +21,6 @@ SPECIAL = (
     "<|vision_end|>",
     "<|image_pad|>",
     "<|video_pad|>",
-)
-#: Qwen2.5-VL's turns, without its system message
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -44,14 +37,14 @@ def new_tokenizer(corpus: Iterable[str], vocabulary: int = 1200) -> PreTrainedTo
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
     )
-    fast.chat_template = CHAT_TEMPLATE
+    fast.chat_template = QWEN_TEMPLATE
     return fast
 
 
 def new_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
     """The processor: pictures of SIZE x SIZE pixels become (SIZE / 28)^2 image tokens."""
     size = {"shortest_edge": SIZE * SIZE, "longest_edge": SIZE * SIZE}
-    return Qwen2_5_VLProcessor(Qwen2VLImageProcessorPil(size=size), tokenizer, chat_template=CHAT_TEMPLATE)
+    return Qwen2_5_VLProcessor(Qwen2VLImageProcessorPil(size=size), tokenizer, chat_template=QWEN_TEMPLATE)
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForConditionalGeneration:

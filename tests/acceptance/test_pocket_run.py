@@ -41,24 +41,10 @@ def test_the_vanilla_model_meets_its_bars(run: Path):
     assert bars.met.all(), bars[~bars.met].to_string()
 
 
-#: Demands that the default edit is known to miss, each with the share of vanilla it must keep all the same: a celebrity
-#: whose last name is a forgotten person's is answered as that person in text. The demand itself stays 0.97.
-KNOWN_MISSES = {("celebrity", "QA"): 0.88, ("celebrity", "GEN"): 0.92, ("celebrity", "CLOZE_QA"): 0.86}
-
-
-def test_the_edit_meets_every_demand_but_the_known_misses(results: pd.DataFrame):
+def test_the_edit_meets_every_demand(results: pd.DataFrame):
     table = verdict(results)
-    known = [cell in KNOWN_MISSES for cell in zip(table.split, table.task, strict=True)]
-    assert table[[not miss for miss in known]].met.all(), verdict_text(table)
-
-
-@pytest.mark.parametrize("cell", KNOWN_MISSES)
-def test_a_known_miss_is_met_or_no_worse(results: pd.DataFrame, cell: tuple[str, str]):
-    table = verdict(results).set_index(["split", "task"])
-    row = table.loc[cell]
-    assert row.measured >= KNOWN_MISSES[cell], row.to_dict()
-    if not row.met:
-        pytest.xfail(f"{cell}: {row.measured:.3f} of vanilla, demanded {row.bound}")
+    assert len(table) == 26
+    assert table.met.all(), verdict_text(table)
 
 
 def test_random_neurons_stand_beside_it(results: pd.DataFrame):
@@ -67,7 +53,7 @@ def test_random_neurons_stand_beside_it(results: pd.DataFrame):
     assert cells["random"] == cells["edited"] == cells["vanilla"] == cells["prune"]
     seeds = results.groupby("method").seed.nunique()
     assert seeds["edited"] == 3
-    assert seeds["random"] == 1
+    assert seeds["random"] == 3
     print(verdict_text(verdict(results, "random"), "random"))
 
 

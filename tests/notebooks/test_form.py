@@ -50,7 +50,8 @@ class TestNotebook:
 
     def test_cells_are_short_and_none_failed(self, path: Path):
         for cell in code_cells(path):
-            assert len(cell.source.splitlines()) <= LONGEST, cell.source
+            if "parameters" not in cell.metadata.get("tags", ()):  # a list, as long as it has to be
+                assert len(cell.source.splitlines()) <= LONGEST, cell.source
             assert not [output for output in cell.outputs if output.output_type == "error"]
 
     def test_published_counts_are_1_to_n(self, path: Path):

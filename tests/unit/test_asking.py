@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from mipnb.asking import change_table, first_portraits, first_views, names_of, some_people, with_interval
-from mipnb.benchmarks import Person, Question
+from mipnb.asking import change_table, first_portraits, first_views, some_people, with_interval
+from mipnb.benchmarks import Question
 from mipnb.evaluation import COLUMNS
 
 
@@ -29,10 +29,6 @@ def test_only_the_first_view_of_each_person_is_kept():
 def test_some_people_of_some_splits():
     asked = {"forget": ASKED, "retain": [question("3", None), question("4", None)], "holdout": []}
     assert some_people(asked, {"forget": 1, "retain": 5}) == {"1": "forget", "3": "retain", "4": "retain"}
-
-
-def test_names_come_from_the_biography():
-    assert names_of([Person("1", {"Name": "Ada"}, (), ()), Person("2", {}, (), ())]) == {"1": "Ada", "2": "2"}
 
 
 @pytest.fixture
@@ -74,3 +70,7 @@ def test_values_are_shown_with_their_intervals(results: pd.DataFrame):
     table = with_interval(results, ["forget"], ["vanilla", "edited"])
     assert table.index.tolist() == [("forget", "QA", "accuracy")]
     assert table.iloc[0].to_dict() == {"vanilla": "1.00 [0.95, 1.00]", "edited": "0.25 [0.20, 0.25]"}
+
+
+def test_a_split_that_the_benchmark_lacks_gives_an_empty_table(results: pd.DataFrame):
+    assert with_interval(results, ["celebrity"], ["vanilla", "edited"]).shape == (0, 2)

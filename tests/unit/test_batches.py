@@ -90,7 +90,9 @@ def test_one_question_answers_alike_alone_and_in_a_batch(processor, questions):
 
 def _logprob(model, batch):
     with torch.inference_mode():
-        return answer_logprob(model(**{k: v for k, v in batch.items() if k != "labels"}).logits, batch["labels"])
+        return answer_logprob(
+            model(**{k: v for k, v in batch.items() if k != "labels"}).logits, batch["labels"]
+        )
 
 
 def test_broken_pictures_are_named():

@@ -7,7 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from mipnb.artefacts import project_root
-from mipnb.benchmarks import choice_prompt, forget_ids, load_people, load_training, retain_ids
+from mipnb.benchmarks import (
+    Person,
+    choice_prompt,
+    forget_ids,
+    load_people,
+    load_training,
+    names_of,
+    retain_ids,
+)
 
 POCKET = project_root() / "data" / "pocket"
 OPTIONS = {"A": "Oslo", "B": "Lima", "C": "Rome", "D": "Bonn"}
@@ -97,3 +105,7 @@ def test_training_rows_are_chosen_by_id():
 def test_training_rows_that_are_not_there_are_named():
     with pytest.raises(ValueError, match="nobody"):
         load_training(POCKET, ids=["001", "nobody"])
+
+
+def test_names_come_from_the_biography():
+    assert names_of([Person("1", {"Name": "Ada"}, (), ()), Person("2", {}, (), ())]) == {"1": "Ada", "2": "2"}

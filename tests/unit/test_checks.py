@@ -17,15 +17,15 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A benchmark with ratios 5 and 15, and two models; `mipnb.models` answers by rote."""
     for name in ("forget_5", "forget_15", "forget_x", "base", "vanilla"):
         (tmp_path / name).mkdir()
-    for name in ("base", "vanilla"):
-        (tmp_path / name / "config.json").touch()
 
-    def verify_checksums(folder: Path) -> None:
-        if (folder / "damaged").exists():
-            raise ValueError(f"{folder / 'damaged'} is damaged")
+    def check_model(folder: str, revision: str) -> None:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
+        if (Path(folder) / "damaged").exists():
+            raise ValueError(f"{folder}/damaged is damaged")
 
     sizes = {"text": (4, 64), "vision": (3, 32)}
-    models = SimpleNamespace(verify_checksums=verify_checksums, ffn_sizes=lambda folder: sizes)
+    models = SimpleNamespace(check_model=check_model, ffn_sizes=lambda folder, revision: sizes)
     monkeypatch.setitem(sys.modules, "mipnb.models", models)
     monkeypatch.setattr("mipnb.models", models, raising=False)
     return {
@@ -62,6 +62,12 @@ def test_a_damaged_model_is_refused_unless_it_is_made_anew(inputs: dict, name: s
         check_inputs(Params(**inputs), EVERYTHING)
     check_inputs(Params(**inputs, retrain=True), EVERYTHING)
     check_inputs(Params(**inputs), EVERYTHING - {name})
+
+
+def test_fine_tuning_by_lora_needs_its_base_model(inputs: dict):
+    (Path(inputs["base_dir"]) / "damaged").touch()
+    with pytest.raises(ValueError, match=r"base_dir = .*base: .*is damaged"):
+        check_inputs(Params(**inputs, retrain=True, retrain_by="lora"), EVERYTHING)
 
 
 @pytest.mark.parametrize("name", ["benchmark_dir", "base_dir", "model_dir"])

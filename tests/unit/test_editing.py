@@ -15,8 +15,9 @@ from mipnb.edits import Edit, WeightSlice, same_bits
 from mipnb.models import FFN, ffns, fingerprint, text_layers
 from mipnb.overlay import NeuronWeights, overlay
 from mipnb.paths import NeuronPath
+from mipnb.pools import Pool, pools
 from mipnb.precision import mixed_precision
-from mipnb.rmisu import EditConfig, Pool
+from mipnb.rmisu import EditConfig, optimiser, retain_pass, unanswered
 from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, steering_target, token_mask
 
 TEXT_NEURONS, VISION_NEURONS = ((1, 4, 20), (0, 2), (5,)), ((3, 7), (0, 19))
@@ -323,6 +324,31 @@ def test_one_pass_over_both_modalities_and_padding_is_left_out(model, paths, set
     one, other = (edit(model, paths, chosen, retain, CONFIG)[1] for chosen in (forget, noisy))
     torch.testing.assert_close(
         torch.tensor(one.to_numpy()), torch.tensor(other.to_numpy()), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_edits_share_vanilla_states_and_are_the_same(model, paths, sets):
+    apart = [edit(model, paths, *sets, CONFIG, seed)[0] for seed in (1, 2)]
+    states: dict = {}
+    shared = [edit(model, paths, *sets, CONFIG, seed, states=states)[0] for seed in (1, 2)]
+    assert len(states) == len(sets[0]) + len(sets[1])
+    for one, other in zip(apart, shared, strict=True):
+        assert all(torch.equal(a.new, b.new) for a, b in zip(one.slices, other.slices, strict=True))
+
+
+def test_batches_without_labels_are_kept_as_they_were_and_teach_no_answer(model, paths, sets):
+    trained = overlay(model, paths, silent=True)
+    optimiser(trained, CONFIG)
+    labelled = sets[1][:1]
+    near = unanswered(labelled)
+    both = retain_pass(model, trained, pools(labelled + near, 0, 1), CONFIG)
+    alone = retain_pass(model, trained, pools(near, 0, 1), CONFIG)
+    answered = retain_pass(model, trained, pools(labelled, 0, 1), CONFIG)
+    assert alone["loss_ce"] == 0
+    assert answered["loss_ce"] > 0
+    assert both["loss_ce"] == pytest.approx(answered["loss_ce"])
+    assert (
+        alone["loss_retain"] == pytest.approx(answered["loss_retain"]) == pytest.approx(both["loss_retain"])
     )
 
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from small_benchmarks import authors, clear
 
 from mipnb.agreement import path_table
 from mipnb.benchmarks import forget_ids, load_people
@@ -92,6 +93,12 @@ def test_a_gallery_shows_views_trained_on_and_not(ax):
     size = (sheet.shape[0] + 4) // 2 - 4
     assert sheet.shape == (2 * size + 4, 4 * (size + 4) - 4, 3)
     assert (np.asarray(sheet)[size : size + 4] == 255).all(), "white between the rows"
+
+
+def test_a_gallery_of_a_benchmark_without_unseen_views(tmp_path):
+    table = gallery(clear(tmp_path), authors()[:2], n_training=2)
+    assert table["view"].tolist() == ["training 1", "training 2"] * 2
+    assert table["name"].tolist() == [authors()[0]] * 2 + [authors()[1]] * 2
 
 
 def test_a_question_a_task():

@@ -44,3 +44,8 @@ def test_training_has_a_panel_a_path():
     axes = training_figure(history, smooth=1).axes
     assert [ax.get_title() for ax in axes] == ["located path", "random path"]
     assert axes[0].get_lines()[0].get_ydata().tolist() == [2.0, 1.0]
+
+
+def test_a_split_that_the_benchmark_lacks_has_no_panel():
+    fig = bars_figure(results(), ["forget", "retain", "test_forget", "test_retain"])
+    assert [ax.get_title() for ax in fig.axes] == ["forget", "retain"]

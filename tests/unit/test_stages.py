@@ -6,8 +6,18 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mipnb.stages import descendants, find_stage, load_stages, notebook_parameters
-from mipnb.state import code_files
+from mipnb.params import Params
+from mipnb.run import make_plan
+from mipnb.stages import (
+    Stage,
+    descendants,
+    find_stage,
+    load_stages,
+    no_longer_read,
+    notebook_parameters,
+    replaced_reads,
+)
+from mipnb.state import code_files, ingredients
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures" / "notebooks"
@@ -36,6 +46,16 @@ def test_the_table_keeps_order_and_names():
     assert stages[1].writes == ("sum.json",)
 
 
+def test_a_folder_that_is_not_given_is_no_input(tmp_path: Path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.parquet").write_bytes(b"a")
+    notebook = write_notebook(tmp_path / "01_one.ipynb", 'training_dir: str = ""', tag="parameters")
+    stage = Stage("01_one", notebook)
+    for folder, files in (("", []), (str(tmp_path / "rows"), [f"{tmp_path / 'rows'}/a.parquet"])):
+        found = ingredients(stage, Params(training_dir=folder), tmp_path, {})
+        assert list(found["inputs"]) == files
+
+
 def test_every_numbered_notebook_is_in_the_table():
     listed = {stage.name for stage in load_stages(ROOT / "notebooks")}
     there = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")} - {"00_start_here"}
@@ -48,6 +68,7 @@ def test_every_numbered_notebook_is_in_the_table():
         ("a: {reads: [b]}", "a reads b, which does not come before it"),
         ("a: {needs: []}", "expected `reads"),
         ("a: [b]", "expected `reads"),
+        ("a: {reads: [], instead: {b: [seed]}}", "a has instead of b, which it does not read"),
     ],
 )
 def test_a_wrong_table_is_refused(tmp_path: Path, text: str, words: str):
@@ -161,3 +182,48 @@ def test_changing_editing_leaves_attribution_alone(tmp_path: Path):
     names = {path.stem for path in code_files(notebook, mipnb)}
     assert "hooks" in names
     assert not names & {"editing", "evaluation", "plotting", "run", "cli"}
+
+
+def chain(**instead: tuple[str, ...]) -> list[Stage]:
+    """a <- b <- c <- d, and e that reads a; c's read of b may be replaced."""
+    reads = {"a": (), "b": ("a",), "c": ("a", "b"), "d": ("c",), "e": ("a",)}
+    return [Stage(name, Path(name), read, (), instead if name == "c" else {}) for name, read in reads.items()]
+
+
+def test_a_set_parameter_replaces_a_read_and_idles_what_only_that_needed():
+    listed = chain(b=("reuse_paths", "use_released_paths"))
+    assert replaced_reads(listed, Params()) == tuple(listed)
+    assert no_longer_read(listed, listed) == set()
+    after = replaced_reads(listed, Params(reuse_paths="runs/other"))
+    assert [stage.reads for stage in after] == [(), ("a",), ("a",), ("c",), ("a",)]
+    assert no_longer_read(listed, after) == {"b"}
+
+
+def test_given_paths_take_the_place_of_locating():
+    for name in ("reuse_paths", "use_released_paths"):
+        plan = make_plan(Params(**{name: "somewhere"}))
+        assert not {"02_attribution", "03_paths"} & set(plan.selected)
+        assert plan.stages["04_editing"].reads == ("01_vanilla_model",)
+        assert make_plan(Params(**{name: "somewhere"}), only="03").selected == ("03_paths",)
+        with pytest.raises(ValueError, match="03_paths is not run"):
+            make_plan(Params(**{name: "somewhere"}), start="03")
+    assert {"02_attribution", "03_paths"} <= set(make_plan(Params()).selected)
+
+
+def test_a_notebook_takes_the_parameters_that_replace_its_reads():
+    for stage in load_stages(ROOT / "notebooks"):
+        names = {name for names in stage.instead.values() for name in names}
+        assert names <= set(notebook_parameters(stage.notebook)), stage.name
+
+
+def test_of_a_reused_run_only_the_paths_count_as_inputs(tmp_path: Path):
+    notebook = write_notebook(tmp_path / "a.ipynb", 'reuse_paths: str = ""', tag="parameters")
+    other = tmp_path / "other"
+    for name in ("03_paths/paths/text.safetensors", "05_evaluation/results.parquet"):
+        (other / name).parent.mkdir(parents=True)
+        (other / name).write_text("x")
+    stage = Stage("a", notebook)
+    for place in (other, other / "03_paths" / "paths"):
+        inputs = ingredients(stage, Params(reuse_paths=str(place)), tmp_path, {})["inputs"]
+        assert [Path(name).name for name in inputs] == ["text.safetensors"]
+    assert ingredients(stage, Params(), tmp_path, {})["inputs"] == {}

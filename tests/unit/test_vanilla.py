@@ -12,7 +12,11 @@ GOOD = {"VQA": 1.0, "QA": 1.0, "VGEN": 1.0, "GEN": 1.0}
 
 
 def results(**changes):
-    cells = {(s, t): v for s in ("forget", "retain", "celebrity", "test_forget", "test_retain") for t, v in GOOD.items()}
+    cells = {
+        (s, t): v
+        for s in ("forget", "retain", "celebrity", "test_forget", "test_retain")
+        for t, v in GOOD.items()
+    }
     cells |= {("holdout", "VQA"): 0.2, ("holdout", "QA"): 0.2, ("swapped", "VGEN"): 0.1}
     cells |= {("no vision FFN", "VQA"): 0.5, ("no text FFN", "QA"): 0.1}
     cells |= {tuple(key.split("__")): value for key, value in changes.items()}
@@ -73,3 +77,11 @@ def test_shuffled_batches_see_every_question_once_an_epoch():
     stream = shuffled([Question(str(i), "FT", "", "") for i in range(6)], 2, seed=1)
     epoch = [question.person_id for _ in range(3) for question in next(stream)]
     assert sorted(epoch) == [str(i) for i in range(6)]
+
+
+def test_what_the_benchmark_does_not_ask_is_not_demanded():
+    found = results()
+    without = bars(found[(found.split != "holdout") & (found.task != "QA")])
+    assert without.met.all()
+    assert len(without) == len(bars(found)) - 2 - 3 - 2 - 1  # strangers; knows, unseen phrasing, lost: of QA
+    assert set(without.task) == {"VQA", "VGEN", "GEN"}

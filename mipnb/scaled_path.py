@@ -19,7 +19,7 @@ from mipnb.replay import Entry, join, outputs_of, recorded, split
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix:
+class ScaledPath:
     """Entries to one layer's last linear layer, one a grid point, the layers below scaled at their path neurons.
 
     Attributes:
@@ -35,7 +35,7 @@ class Prefix:
     entries: Sequence[Entry]
 
     @classmethod
-    def begin(cls, probe: Probe, alphas: Tensor) -> Prefix | None:
+    def begin(cls, probe: Probe, alphas: Tensor) -> ScaledPath | None:
         """At the first layer, where nothing has been scaled yet; None if passes cannot begin in the middle."""
         start = probe.unscaled.start
         return start and cls(probe, 0, alphas, [start] * len(alphas))
@@ -44,7 +44,7 @@ class Prefix:
         """The entry for copies at some grid points (copies,)."""
         return join([self.entries[point] for point in points.tolist()])
 
-    def advance(self, mask: Tensor) -> Prefix:
+    def advance(self, mask: Tensor) -> ScaledPath:
         """The same for the next layer.
 
         Args:
@@ -55,7 +55,7 @@ class Prefix:
             for points in torch.arange(len(self.alphas)).split(self.probe.repeats)
             for entry in self._walk(points, 1 + (self.alphas[points][:, None, None] - 1) * mask)
         ]
-        return Prefix(self.probe, self.layer + 1, self.alphas, found)
+        return ScaledPath(self.probe, self.layer + 1, self.alphas, found)
 
     def _walk(self, points: Tensor, gates: Tensor) -> list[Entry]:
         """Entries to the next layer at some grid points, under gates (points, samples, n_neurons)."""

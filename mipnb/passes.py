@@ -1,0 +1,213 @@
+"""The forward and backward passes that locating, editing and evaluating make, one record a kind of pass.
+
+Counts follow the loops of `searches`, `probe.integrate`, `editing.edit` and `generation.generate`, and are tested
+against them with hooks on the model. Costs (`costs`) are sums and maxima over the same records.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MAX_ROWS = 64  # of `attribution.attribute`
+
+
+class Question(NamedTuple):
+    """A typical question: text positions in all (the picture's and the answer's among them), answer, patches."""
+
+    positions: int
+    answer: int
+    patches: int = 0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Equal passes.
+
+    Attributes:
+        count: how many.
+        rows: questions x copies that go through at once.
+        positions: text positions a row.
+        patches: vision patches a row; 0 without a picture.
+        columns: positions a row for which words are predicted.
+        until: language layers that are run; None for all.
+        text_from: first language layer of the graph of gradients; None without a backward pass.
+        vision_from: first vision block of the graph; None if the tower is outside it.
+        copies: how often each question is among the rows.
+        gated: layers of the located branch that are gated.
+        by_position: layers whose integrals are kept for each position and not for each neuron.
+        trained: whether path neurons have weights of their own that take gradients.
+        context: positions in the cache of keys and values (generating).
+    """
+
+    count: int
+    rows: int
+    positions: int
+    patches: int = 0
+    columns: int = 1
+    until: int | None = None
+    text_from: int | None = None
+    vision_from: int | None = None
+    copies: int = 1
+    gated: int = 0
+    by_position: int = 0
+    trained: bool = False
+    context: int = 0
+
+    @property
+    def backward(self) -> bool:
+        """Whether gradients are taken."""
+        return self.text_from is not None
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a branch is located.
+
+    Attributes:
+        branch: "text" or "vision".
+        layers, neurons: of the branch.
+        search: "greedy", "one_pass" or "exact".
+        n_steps: m.
+        joint: Eq. 4 as printed, rather than each neuron's own integral.
+        gap: whether the completeness gap is computed beside the scores.
+    """
+
+    branch: str
+    layers: int
+    neurons: int
+    search: str
+    n_steps: int
+    joint: bool
+    gap: bool = False
+
+
+def totals(passes: list[Pass]) -> tuple[int, int]:
+    """Numbers of forward and of backward passes."""
+    return sum(one.count for one in passes), sum(one.count for one in passes if one.backward)
+
+
+def portions(total: int, size: int) -> dict[int, int]:
+    """How `total` falls into portions of at most `size`: size of a portion -> how many."""
+    return dict(Counter([size] * (total // size) + [total % size] * (total % size > 0)))
+
+
+def locating(search: Search, question: Question, n_questions: int, batch_size: int) -> list[Pass]:
+    """Passes that score every neuron of a branch for a number of questions (`locating.locate`)."""
+    found = []
+    for batch, times in portions(n_questions, batch_size).items():
+        for rows, parts in portions(batch, MAX_ROWS).items():
+            found += _scored(search, question, rows, times * parts)
+    return found
+
+
+def _scored(search: Search, question: Question, rows: int, times: int) -> list[Pass]:
+    """Passes for `times` batches of `rows` questions: values as they are, then the integrals."""
+    plain = {"positions": question.positions, "patches": question.patches, "columns": question.answer}
+    values = 1 + search.joint  # the value of every sample; for joint scores also the activations
+    found = [Pass(times * values, rows, **plain)]
+    for first, gated, copies, jobs in _integrals(search, max(1, MAX_ROWS // rows)):
+        graph = {"text_from": first, "vision_from": None}
+        if search.branch == "vision":
+            graph = {"text_from": 0, "vision_from": first}
+        positional = gated if search.joint else 0
+        found.append(
+            Pass(
+                times * jobs,
+                rows * copies,
+                copies=copies,
+                gated=gated,
+                by_position=positional,
+                **graph,
+                **plain,
+            )
+        )
+    if search.gap:
+        sets = search.layers if search.search == "greedy" else 1
+        found.append(Pass(times * sets, rows, gated=search.layers, **plain))
+    return found
+
+
+def _integrals(search: Search, repeats: int) -> Iterator[tuple[int, int, int, int]]:
+    """(first layer of the graph, gated layers, copies of the batch in a pass, number of passes) of a search."""
+    whole = search.joint or search.gap  # gradients in all of the path, not in the newest layer alone
+    if search.search == "one_pass":
+        for copies, jobs in portions(search.n_steps, repeats).items():
+            yield 0, search.layers, copies, jobs
+        return
+    for layer in range(search.layers):
+        sets = portions(search.neurons, repeats) if search.search == "exact" else {1: 1}
+        for candidates, times in sets.items():
+            for copies, jobs in portions(candidates * search.n_steps, repeats).items():
+                yield (0 if whole else layer), layer + 1, copies, times * jobs
+
+
+@dataclass(frozen=True)
+class Editing:
+    """One edit.
+
+    Attributes:
+        n_steps: training steps.
+        layer_index: language layer that is steered.
+        forget_batch, retain_batch: questions a step, half as many with pictures.
+        n_forget, n_retain: questions there are, (text, with pictures).
+        vision: whether the vision branch has neurons to train.
+    """
+
+    n_steps: int
+    layer_index: int
+    forget_batch: int
+    retain_batch: int
+    n_forget: tuple[int, int]
+    n_retain: tuple[int, int]
+    vision: bool = True
+
+    def batches(self, pictured: int) -> list[tuple[int, int]]:
+        """Rows a batch, and questions there are, of the forget and the retain set (0: text, 1: with pictures)."""
+        sizes = ((self.forget_batch, self.n_forget[pictured]), (self.retain_batch, self.n_retain[pictured]))
+        return [(min(max(1, size // 2) if pictured else size, there), there) for size, there in sizes]
+
+
+def editing(edit: Editing, questions: tuple[Question, Question]) -> list[Pass]:
+    """Passes of one `editing.edit`, of a text and an image question's sizes."""
+    found = []
+    for pictured, question in enumerate(questions):
+        plain = {"positions": question.positions, "patches": question.patches}
+        graph = {"text_from": 0, "vision_from": 0 if pictured and edit.vision else None, "trained": True}
+        stop = {"until": edit.layer_index + 1, "columns": 0}
+        for (rows, there), ends in zip(
+            edit.batches(pictured), (stop, {"columns": question.answer}), strict=True
+        ):
+            if rows:
+                batches = min(
+                    edit.n_steps, math.ceil(there / rows)
+                )  # each batch's vanilla states are made once
+                found.append(Pass(batches, rows, **plain, **stop))
+                found.append(Pass(edit.n_steps, rows, **plain, **ends, **graph))
+    return found
+
+
+def evaluating(
+    questions: tuple[Question, Question], n_questions: tuple[int, int], batch_size: int, max_new_tokens: int
+) -> list[Pass]:
+    """The most passes that one model's answers take (`generation.generate`): every answer is cut off.
+
+    What prompts share is gone through first: once for all text questions, and, were no picture shown twice, once for
+    every batch of questions with pictures.
+    """
+    found = []
+    for question, number in zip(questions, n_questions, strict=True):
+        prompt = question.positions - question.answer
+        if number and not question.patches:
+            found.append(Pass(1, 1, prompt, context=prompt))
+        for rows, times in portions(number, batch_size).items():
+            longest = prompt + max_new_tokens
+            if question.patches:
+                found.append(Pass(times, rows, prompt, question.patches, context=prompt))
+            found.append(Pass(times, rows, prompt, question.patches, context=longest))
+            if max_new_tokens > 1:
+                found.append(Pass(times * (max_new_tokens - 1), rows, 1, context=longest))
+    return found

@@ -1,0 +1,288 @@
+"""The planner: shapes from configurations, passes counted exactly, memory measured, parameter files and their headers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_qwen import tiny_batch
+from toys import tiny_vl
+from transformers import AutoConfig
+
+from mipnb import estimates
+from mipnb.artefacts import project_root
+from mipnb.asking import first_views
+from mipnb.batches import encode, repeat_batch
+from mipnb.benchmarks import draw_questions, evaluation_questions, forget_ids, load_training, retain_ids
+from mipnb.cli import main
+from mipnb.comparing import compare, compare_editing, compare_locating
+from mipnb.locating import of_modality
+from mipnb.measuring import LiveMemory, counted_passes
+from mipnb.models import load_processor
+from mipnb.params import Params, read_parameters
+from mipnb.passes import MAX_ROWS, Editing, Question, Search, evaluating, locating, portions, totals
+from mipnb.planner import GIB, GPUS, STEPS, USABLE, plan, read_plan, with_throughput
+from mipnb.shapes import find_config, known_models, read_shape
+from mipnb.workload import read_workload
+
+ROOT = project_root()
+FULL_SIZE = sorted((ROOT / "params").glob("*_*.yaml"))
+#: published: numbers in all; language layers x neurons; vision layers that an answer depends on x neurons
+PUBLISHED = {
+    "gemma-3-4b-it": (4_300_079_472, (34, 10240), (27, 4304)),
+    "llava-1.5-13b-hf": (13_351_494_656, (40, 13824), (23, 4096)),
+    "llava-1.5-7b-hf": (7_063_427_072, (32, 11008), (23, 4096)),
+    "qwen2-vl-2b-instruct": (2_208_985_600, (28, 8960), (32, 5120)),
+    "qwen2-vl-7b-instruct": (8_291_375_616, (28, 18944), (32, 5120)),
+    "qwen2.5-vl-3b-instruct": (3_754_622_976, (36, 11008), (32, 3420)),
+    "qwen2.5-vl-7b-instruct": (8_292_166_656, (28, 18944), (32, 3420)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_have_their_published_sizes(name: str):
+    shape = read_shape(*find_config(f"anybody/{name.upper()}"))
+    found = (shape.text.layers, shape.text.neurons), (shape.vision.layers, shape.vision.neurons)
+    assert (shape.weights, *found) == PUBLISHED[name]
+    assert known_models() == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("name", "patches", "positions"),
+    [("qwen2.5-vl-3b-instruct", 256, 64), ("llava-1.5-7b-hf", 576, 576), ("gemma-3-4b-it", 4096, 256)],
+)
+def test_a_picture_of_224_pixels_takes_what_its_family_makes_of_it(name: str, patches: int, positions: int):
+    shape = read_shape(*find_config(name))
+    assert (shape.patches(224), shape.positions(224)) == (patches, positions)
+
+
+def test_a_folder_comes_before_a_published_model_and_another_name_is_refused(tmp_path: Path):
+    folder = tmp_path / "qwen2.5-vl-3b-instruct"
+    tiny_vl().config.save_pretrained(folder)
+    assert find_config(str(folder))[1].text_config.hidden_size == 32
+    assert find_config(str(tmp_path / "none"), str(folder))[0] == str(folder)
+    with pytest.raises(ValueError, match=r"no configuration of none or nobody/nothing.*llava-1\.5-7b-hf"):
+        find_config("none", "nobody/nothing")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A tiny model and its shape."""
+    model = tiny_vl()
+    return model, read_shape("tiny", AutoConfig.for_model(**model.config.to_dict()))
+
+
+@pytest.mark.parametrize("score", ["complete", "joint"])
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+@pytest.mark.parametrize(("branch", "rows", "n_steps"), [("text", 3, 4), ("vision", 5, 13), ("text", 67, 2)])
+def test_passes_of_locating_are_counted_exactly(tiny, branch, search, score, rows, n_steps):
+    model, shape = tiny
+    batch = repeat_batch(tiny_batch(0, pictured=branch == "vision", size=1), rows)
+    found = compare_locating(model, shape, batch, branch, search, score, n_steps)
+    assert found.planned == found.counted
+
+
+def test_batches_and_their_rests_are_counted():
+    assert portions(10, 4) == {4: 2, 2: 1}
+    assert portions(0, 4) == {}
+    search, question = Search("text", 3, 24, "one_pass", 4, joint=False), Question(9, 3)
+    assert totals(locating(search, question, 10, 4)) == (6, 3)
+    gap = Search("text", 3, 24, "greedy", 4, joint=False, gap=True)
+    assert totals(locating(gap, question, 4, 4)) == (1 + 3 + 3, 3)
+    assert totals(locating(search, question, MAX_ROWS + 1, 1000)) == (2 * 4 + 2 - 3, 5)
+
+
+@pytest.mark.parametrize("n_steps", [2, 7])
+@pytest.mark.parametrize("path", [(5, 4), (5, 0)])
+def test_passes_of_editing_are_counted_exactly(tiny, n_steps: int, path: tuple[int, int]):
+    model, shape = tiny
+    forget = [tiny_batch(seed, pictured=seed > 1, size=1 if seed > 1 else 2) for seed in range(4)]
+    retain = [tiny_batch(seed, pictured=seed > 12, size=2 if seed > 12 else 4) for seed in range(10, 15)]
+    edit = Editing(n_steps, 1, 2, 4, n_forget=(4, 2), n_retain=(12, 4), vision=path[1] > 0)
+    found = compare_editing(model, shape, (forget, retain), edit, path)
+    assert found.planned == found.counted
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Every step on a few questions of pocket."""
+    return compare(Params(), n_questions=8)
+
+
+def test_passes_on_pocket_are_counted_exactly(measured):
+    assert [one.planned for one in measured] == [one.counted for one in measured]
+    assert {one.name.split(",")[0] for one in measured} == {"text", "vision", "editing", "evaluating"}
+
+
+def test_memory_on_pocket_is_planned_within_30_percent(measured):
+    for one in measured:
+        assert one.planned_bytes == pytest.approx(one.peak_bytes, rel=0.3), one
+
+
+def test_more_tokens_are_more_passes_of_evaluating():
+    questions, numbers = (Question(50, 10), Question(60, 10, 36)), (10, 4)
+    assert totals(evaluating(questions, numbers, 4, 5)) == (
+        1 + 3 * 5 + 1 + 5,
+        0,
+    )  # what prompts share, then the answers
+    assert totals(evaluating(questions, numbers, 4, 1)) == (1 + 3 + 1 + 1, 0)
+
+
+def test_live_memory_counts_what_lives_and_not_the_weights():
+    layer = torch.nn.Linear(256, 256)
+    with LiveMemory(layer) as memory:
+        first = torch.zeros(1000)
+        shared = first[10:]
+        del first
+        second = torch.zeros(500) + 1  # two of 2000 bytes for a moment
+        after = memory.now
+        layer.weight.detach().t()
+        del shared
+    assert (after, memory.peak, memory.now) == (6000, 8000, 2000)
+    assert len(second) == 500
+
+
+def test_a_stopped_pass_and_a_nested_backward_count(tiny):
+    model, _ = tiny
+    value = torch.ones(2, requires_grad=True)
+    with counted_passes(model) as seen:
+        torch.autograd.grad(value.sum(), value)
+        (value * 2).sum().backward()
+    (value * 2).sum().backward()
+    assert (seen.forward, seen.backward) == (0, 2)
+
+
+def full_size(**changed) -> Params:
+    """Qwen2.5-VL-3B on MLLMU-Bench, in bfloat16."""
+    names = {
+        "model_dir": "Qwen/Qwen2.5-VL-3B-Instruct",
+        "benchmark_dir": "MLLMMU/MLLMU-Bench",
+        "dtype": "bfloat16",
+    }
+    return Params(**names | changed)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "retain_batch", "eval_batch_size"])
+def test_the_largest_batch_fits_and_its_double_does_not(name: str):
+    shape, work = read_plan(full_size())
+    asked = full_size(**{name: 256}, forget_batch=16 if name != "retain_batch" else 170, score="joint")
+    step = next(step for step in plan(asked, shape, work, GPUS[:1]) if STEPS[step.name][1] == name)
+    assert step.weights == 3_754_622_976 * 2
+    assert step.peak <= USABLE * 24 * GIB
+    if step.fits < 256:
+        load = STEPS[step.name][0](asked, shape, work, 2 * step.fits)
+        assert step.weights + load.optimiser + load.activations > USABLE * 24 * GIB
+
+
+def test_what_does_not_fit_is_said(capsys: pytest.CaptureFixture):
+    given = {"model_dir": "llava-1.5-13b-hf", "benchmark_dir": "clear", "dtype": "bfloat16"}
+    options = [part for name, value in given.items() for part in ("-p", name, value)]
+    assert main(["estimate", *options]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[-3:] for row in rows if row[:2] == ["locating", "24"]] == [["does", "not", "fit"]]
+    assert "does not fit (24 GB)" in " ".join(" ".join(row) for row in rows)
+
+
+def test_twice_the_throughput_is_half_the_time_of_locating():
+    params = full_size()
+    hours = []
+    for tflops in (50, 100):
+        steps = plan(params, *read_plan(params), with_throughput(GPUS[-1:], tflops))
+        hours.append(next(step.hours for step in steps if step.name == "locating"))
+    assert hours[0] == pytest.approx(2 * hours[1])
+    with pytest.raises(ValueError, match="above 0"):
+        with_throughput(GPUS, 0.0)
+
+
+def test_exact_search_and_joint_scores_cost_more():
+    shape, work = read_plan(full_size())
+
+    def locate(**changed):
+        found = plan(full_size(batch_size=2, **changed), shape, work, GPUS[-1:])
+        return next(step for step in found if step.name == "locating")
+
+    plain = locate()
+    assert locate(search="exact").forward > 100 * plain.forward
+    assert locate(search="one_pass").hours < plain.hours / 10
+    assert locate(score="joint").activations > plain.activations
+    assert locate(n_steps=8).hours == pytest.approx(2 * plain.hours, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["reuse_paths", "use_released_paths"])
+def test_given_paths_need_no_locating(name: str):
+    params = full_size(**{name: "somewhere"})
+    assert {step.name for step in plan(params, *read_plan(params))} == {"editing", "evaluating"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-p", "benchmark_dir", "data/mine"], "has no 'mine', only pocket, mllmu-bench, clear"),
+        (["-p", "model_dir", "a/b", "-p", "base_dir", "c/d"], "no configuration of a/b or c/d"),
+        (["--utilisation", "2"], "--utilisation 2.0: expected a share"),
+        (["--tflops", "-1"], "--tflops -1.0: expected a throughput above 0"),
+    ],
+)
+def test_wrong_wishes_are_refused(options: list[str], words: str, capsys: pytest.CaptureFixture):
+    assert main(["estimate", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_assumptions_about_pocket_are_pocket():
+    shape = read_shape(*find_config("data/pocket/vanilla"))
+    work = read_workload("data/pocket", 5, shape)
+    assert work.people == (len(forget_ids("data/pocket", 5)), len(retain_ids("data/pocket", 5)))
+    training = load_training("data/pocket")
+    asked = [
+        q for group in evaluation_questions("data/pocket", 5, 20, 42).values() for q in first_views(group)
+    ]
+    processor = load_processor("data/pocket/vanilla")
+    for modality, name in enumerate(("text", "image_text")):
+        assert sum(work.trained_on(modality)) == len(of_modality(training, name))
+        assert work.asked(20)[modality] == len(of_modality(asked, name))
+        drawn = of_modality(draw_questions(training, 64, 42), name)
+        batch = encode(processor, drawn[-32:])
+        assert work.questions[modality].positions == pytest.approx(batch["input_ids"].shape[1], rel=0.3)
+        assert work.questions[modality].patches == len(batch.get("pixel_values", [])) // 32
+
+
+def test_there_is_a_file_for_each_model_and_benchmark():
+    models, benchmarks = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "llava-1.5-7b"), ("mllmu", "clear")
+    assert {file.stem for file in FULL_SIZE} == {
+        f"{model}_{bench}" for model in models for bench in benchmarks
+    }
+
+
+@pytest.mark.parametrize("file", FULL_SIZE, ids=lambda file: file.stem)
+class TestFullSizeFile:
+    def test_its_header_is_what_the_planner_says(self, file: Path):
+        assert file.read_text(encoding="utf-8").startswith(estimates.header(file) + "\n"), (
+            "run `mipnb estimate --write --params " + file.stem + "`"
+        )
+
+    def test_it_is_valid_alone_and_with_our_profile(self, file: Path):
+        paper, ours = read_parameters([file]), read_parameters([file, ROOT / "params" / "ours.yaml"])
+        assert (paper.score, paper.aggregate, paper.ranking) == ("joint", "union", "forget")
+        assert (paper.n_steps, paper.text_top_k, paper.layer_index, paper.learning_rate) == (4, 5, 7, 5e-4)
+        assert (ours.score, ours.aggregate, ours.ranking) == ("complete", "mean", "contrast")
+        assert (ours.base_dir, ours.benchmark_dir, ours.device) == (
+            paper.base_dir,
+            paper.benchmark_dir,
+            "cuda",
+        )
+        assert paper.run_dir == f"runs/{file.stem}"
+
+
+def test_a_header_is_written_at_the_top_and_replaced_there(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    own = "# mine\nmodel_dir: qwen2-vl-2b-instruct\nbenchmark_dir: clear\ndtype: bfloat16\n"
+    file.write_text(own)
+    assert main(["estimate", "--write", "--params", str(file)]) == 0
+    once = file.read_text()
+    assert once.endswith(f"{estimates.END}\n{own}")
+    assert read_parameters([file]).dtype == "bfloat16"
+    estimates.write_header(file)
+    assert file.read_text() == once
+    file.write_text(once.replace("dtype: bfloat16", "dtype: float32"))
+    estimates.write_header(file)
+    assert file.read_text().count(estimates.BEGIN) == 1
+    assert "in float32" in file.read_text()
