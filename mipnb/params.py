@@ -103,14 +103,14 @@ class Params(BaseModel):
     )
 
     n_steps: int = Field(4, ge=1, le=1024, description="m, integration steps (Eq. 4)")
-    rule: Literal["right", "midpoint", "gauss"] = Field(
-        "right", description="where the steps lie; right is the paper's k/m"
+    rule: Literal["right", "midpoint", "gauss", "stieltjes"] = Field(
+        "right", description="where the steps lie; right is the paper's k/m, stieltjes follows the value"
     )
     score: Literal["joint", "complete"] = Field(
         "complete", description="joint is Eq. 4 as printed, complete sums to F(w) - F(0)"
     )
-    search: Literal["greedy", "exact", "one_pass"] = Field(
-        "greedy", description="how the path is searched (Algorithm 1)"
+    search: Literal["greedy", "exact", "one_pass", "gradient", "relevance"] = Field(
+        "greedy", description="how the path is searched (Algorithm 1); gradient and relevance only estimate"
     )
     ranking: Literal["forget", "contrast", "ratio"] = Field(
         "contrast", description="rank neurons by forget score, or set against the retain score"

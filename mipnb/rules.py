@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 RULES = ("right", "midpoint", "gauss")
+ADAPTIVE = ("stieltjes",)  # points of each sample's own, see `stieltjes`
 
 
 def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,7 @@ def test_every_parameter_says_what_it_means():
         ({"text_top_k": True}, "valid integer"),
         ({"text_top_k": 2.0}, "valid integer"),
         ({"retrain": 1}, "valid boolean"),
-        ({"rule": "left"}, "'right', 'midpoint' or 'gauss'"),
+        ({"rule": "left"}, "'right', 'midpoint', 'gauss' or 'stieltjes'"),
         ({"learning_rate": float("nan")}, "finite"),
         ({"learning_rate": "fast"}, "valid number"),
         ({"device": "gpu"}, "cuda:N"),
