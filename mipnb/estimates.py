@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mipnb.artefacts import atomic_path, project_root
-from mipnb.params import Params, read_parameters
+from mipnb.param_files import read_parameters
+from mipnb.params import Params
 from mipnb.planner import GB, GPUS, USABLE, UTILISATION, Gpu, Step, plan, read_plan, with_throughput
 
 BEGIN = "# estimate: begin (written by mipnb estimate --write)"

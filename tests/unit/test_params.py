@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mipnb.artefacts import project_root
-from mipnb.params import Params, check_parameters, parse_value, read_parameters, show, subset
+from mipnb.param_files import parse_value, read_parameters
+from mipnb.params import Params, check_parameters, show, subset
 from mipnb.stages import notebook_parameters
 
 ROOT = project_root()

@@ -18,7 +18,8 @@ from mipnb.comparing import compare, compare_editing, compare_locating
 from mipnb.locating import of_modality
 from mipnb.measuring import LiveMemory, counted_passes
 from mipnb.models import load_processor
-from mipnb.params import Params, read_parameters
+from mipnb.param_files import read_parameters
+from mipnb.params import Params
 from mipnb.passes import (
     MAX_ROWS,
     Editing,
