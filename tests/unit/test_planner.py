@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from mipnb import estimates
 from mipnb.artefacts import project_root
 from mipnb.asking import first_views
+from mipnb.attribution import MAX_ROWS
 from mipnb.batches import encode, repeat_batch
 from mipnb.benchmarks import draw_questions, evaluation_questions, forget_ids, load_training, retain_ids
 from mipnb.cli import main
@@ -19,8 +20,9 @@ from mipnb.locating import of_modality
 from mipnb.measuring import LiveMemory, counted_passes
 from mipnb.models import load_processor
 from mipnb.params import Params, read_parameters
-from mipnb.passes import MAX_ROWS, Editing, Question, Search, evaluating, locating, portions, totals
+from mipnb.passes import Editing, Question, evaluating, portions, totals
 from mipnb.planner import GIB, GPUS, STEPS, USABLE, plan, read_plan, with_throughput
+from mipnb.search_passes import Search, locating
 from mipnb.shapes import find_config, known_models, read_shape
 from mipnb.workload import read_workload
 
@@ -71,13 +73,20 @@ def tiny():
     return model, read_shape("tiny", AutoConfig.for_model(**model.config.to_dict()))
 
 
-@pytest.mark.parametrize("score", ["complete", "joint"])
-@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+SEARCHED = [(search, score) for search in ("greedy", "one_pass", "exact") for score in ("complete", "joint")]
+
+
+@pytest.mark.parametrize(
+    ("search", "score"), [*SEARCHED, ("gradient", "complete"), ("relevance", "complete")]
+)
+@pytest.mark.parametrize("rule", ["right", "gauss", "stieltjes"])
 @pytest.mark.parametrize(("branch", "rows", "n_steps"), [("text", 3, 4), ("vision", 5, 13), ("text", 67, 2)])
-def test_passes_of_locating_are_counted_exactly(tiny, branch, search, score, rows, n_steps):
+def test_passes_of_locating_are_counted_exactly(tiny, branch, search, score, rule, rows, n_steps):
+    if (search, rule) == ("exact", "stieltjes"):
+        return  # refused, see test_stieltjes
     model, shape = tiny
     batch = repeat_batch(tiny_batch(0, pictured=branch == "vision", size=1), rows)
-    found = compare_locating(model, shape, batch, branch, search, score, n_steps)
+    found = compare_locating(model, shape, batch, branch, search, score, n_steps, rule)
     assert found.planned == found.counted
 
 
