@@ -89,20 +89,24 @@ def peak_bytes(call: Callable[[], object], model: nn.Module) -> int:
     return memory.peak
 
 
+def seconds_of(call: Callable[[], object]) -> float:
+    """Time of a call: on a processor what this process got, of all threads together; on an accelerator by the clock."""
+    start = _now()
+    call()
+    return _now() - start
+
+
 def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each call, one after the other in turn, so that whatever else the machine does hits all of them.
 
-    On a processor it is the time that this process got, of all threads together; on an accelerator time by the clock. Every
-    call is made once before, uncounted.
+    Every call is made once before, uncounted.
     """
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            start = _now()
-            call()
-            seconds[name].append(_now() - start)
+            seconds[name].append(seconds_of(call))
     return seconds
 
 

@@ -16,7 +16,8 @@ from mipnb import passes
 from mipnb.costs import BYTES, FLOAT32, Costs
 from mipnb.locating import PAIRS
 from mipnb.params import Params
-from mipnb.passes import Editing, Pass, Search, Visited, totals
+from mipnb.passes import Editing, Pass, Visited, totals
+from mipnb.search_passes import Search, locating
 from mipnb.shapes import Shape, find_config, read_shape
 from mipnb.workload import Workload, read_workload
 
@@ -137,7 +138,7 @@ def locating_load(params: Params, shape: Shape, work: Workload, batch: int) -> L
         )
         limits = (params.n_locate_forget, params.n_locate_retain)
         for there, limit in zip(work.trained_on(pictured), limits, strict=True):
-            found = passes.locating(search, work.questions[pictured], min(there, limit), batch)
+            found = locating(search, work.questions[pictured], min(there, limit), batch)
             costs = Costs(shape, branch, BYTES[params.dtype], arithmetic=FLOAT32)
             parts.append((costs, found))
     return Load(tuple(parts))
