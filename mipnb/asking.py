@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pandas as pd
 
-from mipnb.benchmarks import Question
+from mipnb.benchmarks import Question, benchmark_kind
 from mipnb.evaluation import CELL, COUNTS, aggregate, compare
 from mipnb.plotting import MAIN_METRIC, TASK_NAMES
+
+#: splits of MLLMU-Bench's Test_Set, whose rows hold several pictures that every image question is made for
+_SEVERAL_VIEWS = ("test_forget", "test_retain")
+
+
+def one_test_view(asked: Mapping[str, Iterable[Question]], root: str | Path) -> dict[str, list[Question]]:
+    """The questions of every split, those of MLLMU-Bench's Test_Set by each person's first view alone.
+
+    Pictures elsewhere are not views of the same question: each row of CLEAR and of a user's own table has questions of its
+    own, and all of them are asked.
+
+    Args:
+        asked: from `benchmarks.evaluation_questions`.
+        root: the benchmark that they are of.
+    """
+    several = _SEVERAL_VIEWS if benchmark_kind(root) == "mllmu" else ()
+    return {split: first_views(group) if split in several else list(group) for split, group in asked.items()}
 
 
 def first_views(questions: Iterable[Question]) -> list[Question]:

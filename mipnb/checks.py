@@ -21,11 +21,13 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
     Raises:
         FileNotFoundError: If a folder is missing.
         ValueError: If the forget ratio does not exist, a shipped model is damaged, or the model has fewer
-            neurons or layers than the parameters ask for, given paths do not fit model or benchmark, or the judge
-            is no chat model.
+            neurons or layers than the parameters ask for, given paths do not fit model or benchmark, the judge
+            is no chat model, or nobody is left to show examples of.
     """
     if "benchmark_dir" in taken:
         _check_benchmark(params, "forget_ratio" in taken)
+    if "n_shots" in taken and params.n_shots:
+        _check_shots(params)
     if "training_dir" in taken and params.training_dir and not under_root(params.training_dir).is_dir():
         raise FileNotFoundError(f"training_dir = {params.training_dir}: there is no such folder")
     if "judge_dir" in taken and params.judge_dir:
@@ -57,7 +59,8 @@ def _check_benchmark(params: Params, with_ratio: bool) -> None:
     kind = benchmarks.benchmark_kind(folder)
     if params.benchmark not in ("auto", kind):
         raise ValueError(
-            f"benchmark = {params.benchmark}: {folder} looks like {kind}; set benchmark_dir or benchmark"
+            f"benchmark = {params.benchmark}: {folder} looks like {benchmarks.described(folder)}; expected "
+            f"{benchmarks.LAYOUTS[params.benchmark]}; give such a folder as benchmark_dir, or set benchmark to auto"
         )
     ratios = benchmarks.forget_ratios(folder)
     if with_ratio and params.forget_ratio not in ratios:
@@ -65,6 +68,14 @@ def _check_benchmark(params: Params, with_ratio: bool) -> None:
             f"forget_ratio = {params.forget_ratio}: {folder} has no forget_{params.forget_ratio}; "
             f"it has the ratios {', '.join(map(str, ratios)) or '(none)'}"
         )
+
+
+def _check_shots(params: Params) -> None:
+    """Checks that the evaluation has enough people to show examples of."""
+    from mipnb.benchmarks import check_shots
+
+    asked = params.forget_ratio, params.n_eval_retain, params.seed, params.protocol
+    check_shots(under_root(params.benchmark_dir), *asked, params.n_shots)
 
 
 def check_rows(params: Params, taken: Collection[str]) -> None:

@@ -129,7 +129,8 @@ def compare(results: pd.DataFrame, vanilla: str = "vanilla") -> pd.DataFrame:
         vanilla: the method to compare with.
 
     Returns:
-        Columns of `aggregate`, then vanilla, forgetting_rate, retention. Counts are left out.
+        Columns of `aggregate`, then vanilla, forgetting_rate, retention. Counts are left out. The three are NaN for a judge
+        none of whose grades of vanilla's answers could be read.
 
     Raises:
         ValueError: no vanilla rows for some cell.
@@ -138,11 +139,18 @@ def compare(results: pd.DataFrame, vanilla: str = "vanilla") -> pd.DataFrame:
     keys = ["model", "benchmark", "forget_ratio", *CELL]
     reference = means[means.method == vanilla].drop_duplicates(keys)[[*keys, "value"]]
     table = means.merge(reference.rename(columns={"value": "vanilla"}), on=keys, how="left", validate="m:1")
-    if table.vanilla.isna().any():
-        missing = table.loc[table.vanilla.isna(), CELL].drop_duplicates().to_numpy().tolist()
+    lacking = table.vanilla.isna() & ~_all_unread(results[results.method == vanilla], table[keys])
+    if lacking.any():
+        missing = table.loc[lacking, CELL].drop_duplicates().to_numpy().tolist()
         raise ValueError(f"no rows of method {vanilla!r} for {missing[:3]}; methods found: {_found(results)}")
     rate, kept = forgetting_rate(table.value, table.vanilla), retention(table.value, table.vanilla)
     return table.assign(forgetting_rate=rate, retention=kept)
+
+
+def _all_unread(results: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
+    """Whether cells are grades of a judge that is known to have graded these results, if only by its unread grades."""
+    counted = results[results.metric == "n_judge_unparsed"].assign(metric="judge")[list(cells)]
+    return pd.MultiIndex.from_frame(cells).isin(pd.MultiIndex.from_frame(counted))
 
 
 def _found(results: pd.DataFrame) -> list[str]:

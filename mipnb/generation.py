@@ -49,9 +49,10 @@ def generate(
         max_new_tokens: an answer ends there if no end token came before.
         share_prefix: go through a picture, and what else prompts begin with, once for all its questions
             (`prefixes.shared_prefix`), where the family can.
-        resume: the notebook's folder, where each batch's answers are kept until it is through (`mipnb.partial`), so that
-            a stopped run goes on there; None keeps nothing. The model's weights, and with them an edit in it, are part
-            of what answers are kept by; hooks on it are not.
+        resume: the notebook's folder, where answers are kept until it is through (`mipnb.partial`), those of each pass
+            through the model as soon as it ends; a stopped run asks the questions that have none, in batches of any size.
+            None keeps nothing. The model's weights, and with them an edit in it, are part of what answers are kept by;
+            hooks on it are not.
 
     Returns:
         The answers without special tokens, stripped. Sampling, beams and penalties that the model's own
@@ -62,9 +63,10 @@ def generate(
     settings = _greedy(model, processor, max_new_tokens)
     kept = partial_results(
         resume, "answers", model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
-        batch_size=batch_size, max_new_tokens=max_new_tokens, share_prefix=share_prefix,
+        max_new_tokens=max_new_tokens, share_prefix=share_prefix,
     )  # fmt: skip
     asking = _Asking(model, processor, questions, settings, kept, batch_size)
+    asking.answers |= {index: text for said in kept.all(read_json) for index, text in said}
     for pictures in _chunks(questions, batch_size):
         in_parts(
             lambda part, pictures=pictures: asking.pictures(pictures[part], share_prefix),
@@ -80,7 +82,7 @@ class _Asking:
     Attributes:
         model, processor, questions: see `generate`.
         settings: of the decoding.
-        kept: answers of a run that was stopped.
+        kept: where answers are kept, lists of (index, text).
         batch_size: questions a batch.
         rows: how many of them fit into memory.
         answers: what was said, by the questions' index.
@@ -99,16 +101,14 @@ class _Asking:
         self.rows = self.batch_size
 
     def pictures(self, pictures: Sequence[list[int]], share_prefix: bool) -> None:
-        """Answer the questions (indices) of some pictures, in batches of like length."""
-        prefix = functools.cache(lambda: self._prefix(pictures) if share_prefix else None)
+        """Answer the questions (indices) of some pictures that have no answer yet, in batches of like length."""
+        left = [group for group in pictures if not self.answers.keys() >= set(group)]
+        prefix = functools.cache(lambda: self._prefix(left) if share_prefix else None)
         indices = sorted((index for group in pictures for index in group), key=self._like)
         for start in range(0, len(indices), self.batch_size):
-            part = indices[start : start + self.batch_size]
-            name = f"{hashlib.sha256(str(part).encode()).hexdigest()[:16]}.json"
-            said = self.kept.remembered(
-                name, lambda part=part: self._answered(part, prefix()), _write, read_json
-            )
-            self.answers |= dict(zip(part, said, strict=True))
+            part = [i for i in indices[start : start + self.batch_size] if i not in self.answers]
+            if part:
+                self._answer(part, prefix())
 
     def _like(self, index: int) -> tuple[str, int]:
         """Questions whose prompts and answers have like length have like keys."""
@@ -130,14 +130,18 @@ class _Asking:
         ]
         return prefix, dict(owners)
 
-    def _answered(self, indices: Sequence[int], prefix: tuple | None) -> list[str]:
-        parts, self.rows = in_parts(
-            lambda part: self._said(indices[part], prefix), len(indices), self.rows, "questions"
-        )
-        return [text for part in parts for text in part]
+    def _answer(self, indices: Sequence[int], prefix: tuple | None) -> None:
+        """Answer one batch, in as many passes as memory asks for; each pass's answers are kept at once."""
+
+        def answer(part: slice) -> None:
+            said = list(zip(indices[part], self._said(indices[part], prefix), strict=True))
+            name = hashlib.sha256(str(indices[part]).encode()).hexdigest()[:16]
+            self.answers |= dict(self.kept.keep(f"{name}.json", said, _write))
+
+        _, self.rows = in_parts(answer, len(indices), self.rows, "questions")
 
     def _said(self, indices: Sequence[int], prefix: tuple | None) -> list[str]:
-        """One batch through the model."""
+        """One pass through the model."""
         if prefix is None:
             asked = [self.questions[index] for index in indices]
             batch = encode(self.processor, asked, with_answer=False, device=input_device(self.model))
@@ -150,7 +154,7 @@ class _Asking:
         return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
 
-def _write(said: list[str], path: Path) -> None:
+def _write(said: list[tuple[int, str]], path: Path) -> None:
     write_json(path, said)
 
 

@@ -25,6 +25,9 @@ TEXT, IMAGE_TEXT = "text", "image_text"
 #: which branch is scored on which questions; the names of the score files
 PAIRS = {"text": ("text", TEXT), "text_pictured": ("text", IMAGE_TEXT), "vision": ("vision", IMAGE_TEXT)}
 
+#: choices that scores do not depend on
+_SIZES = ("max_rows", "memory_gb")
+
 
 def of_modality(questions: Iterable[Question], modality: str) -> list[Question]:
     """The questions with a picture ("image_text"), or those without ("text")."""
@@ -62,8 +65,9 @@ def locate(
         branch: "text" or "vision".
         batch_size: questions at a time.
         device: where the model is.
-        resume: the notebook's folder, where each batch's scores are kept until it is through (`mipnb.partial`), so that
-            a stopped run goes on there; None keeps nothing.
+        resume: the notebook's folder, where scores are kept until it is through (`mipnb.partial`), those of each batch as
+            soon as they are there; a stopped run locates the questions that have none, in batches of any size. None keeps
+            nothing.
         **choices: of `attribute`: kind, score, search, n_steps, rule, top_k, max_rows, memory_gb, ...
 
     Returns:
@@ -76,24 +80,36 @@ def locate(
         raise ValueError(f"there is no question to locate the {branch} branch on; expected at least one")
     names, fingerprint = question_names(questions), models.fingerprint(model)
     kept = partial_results(
-        resume, "scores", branch=branch, batch_size=batch_size, choices=choices,
+        resume, "scores", branch=branch, choices={k: v for k, v in choices.items() if k not in _SIZES},
         model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
     )  # fmt: skip
     rows = choices.pop("max_rows", _most_rows(batch_size, choices))
-    parts = []
+    parts = kept.all(Scores.load)
+    known = {name for part in parts for name in part.names}
+    left = [index for index, name in enumerate(names) if name not in known]
 
-    def scored(part: slice) -> Scores:
+    def scored(part: Sequence[int]) -> Scores:
         nonlocal rows
-        batch = encode(processor, questions[part], device=device)
-        given = choices | {"names": names[part], "fingerprint": fingerprint}
+        batch = encode(processor, [questions[index] for index in part], device=device)
+        given = choices | {"names": [names[index] for index in part], "fingerprint": fingerprint}
         found, rows = fitting(lambda n: attribute(model, batch, branch, max_rows=n, **given), rows, "rows")
         return found
 
-    for start in range(0, len(questions), batch_size):
-        part = slice(start, start + batch_size)
-        file = f"{start:06d}.safetensors"
-        parts.append(kept.remembered(file, lambda part=part: scored(part), Scores.save, Scores.load))
-    return concatenate(parts)
+    for start in range(0, len(left), batch_size):
+        part = left[start : start + batch_size]
+        parts.append(kept.keep(f"{part[0]:06d}.safetensors", scored(part), Scores.save))
+    return _in_order(concatenate(parts), names)
+
+
+def _in_order(scores: Scores, names: Sequence[str]) -> Scores:
+    """Scores in the order of the names."""
+    if scores.names == tuple(names):
+        return scores
+    row = {name: index for index, name in enumerate(scores.names)}
+    rows = [row[name] for name in names]
+    fields = {name: getattr(scores, name) for name in ("values", "f_full", "f_zero", "gap")}
+    ordered = {name: None if found is None else found[rows] for name, found in fields.items()}
+    return replace(scores, names=tuple(names), **ordered)
 
 
 def _most_rows(batch_size: int, choices: Mapping[str, Any]) -> int:

@@ -50,11 +50,19 @@ class Partial:
             read: reads what `write` wrote; ValueError or OSError if it is damaged, then it is made anew.
         """
         found = self.find(name, read)
-        if found is None:
-            found = make()
-            if self.folder is not None:
-                write(found, self.folder / name)
-        return found
+        return self.keep(name, make(), write) if found is None else found
+
+    def keep(self, name: str, piece: Result, write: Callable[[Result, Path], Any]) -> Result:
+        """The piece, kept under a name if anything is; arguments as `remembered`."""
+        if self.folder is not None:
+            write(piece, self.folder / name)
+        return piece
+
+    def all(self, read: Callable[[Path], Result]) -> list[Result]:
+        """Every piece that was kept and is whole, in order of name."""
+        there = sorted(self.folder.iterdir()) if self.folder is not None and self.folder.is_dir() else []
+        pieces = [self.find(path.name, read) for path in there]
+        return [piece for piece in pieces if piece is not None]
 
     def find(self, name: str, read: Callable[[Path], Result]) -> Result | None:
         """The piece as it was kept; None if it was not, or is damaged."""

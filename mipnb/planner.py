@@ -185,7 +185,9 @@ def _path_sizes(params: Params, shape: Shape, work: Workload) -> tuple[int, int]
 
 def evaluating_load(params: Params, shape: Shape, work: Workload, batch: int) -> Load:
     """Notebook 05: vanilla, pruned, and each edit, asked everything; every answer as long as it may be."""
-    found = passes.evaluating(work.questions, work.asked(params.n_eval_retain), batch, params.max_new_tokens)
+    found = passes.evaluating(
+        work.questions, work.asked(params.n_eval_retain, params.protocol), batch, params.max_new_tokens
+    )
     models = 2 + params.n_edit_seeds + min(params.n_random_edits, params.n_edit_seeds)
     return Load(((Costs(shape, "text", BYTES[params.dtype]), found),), times=models)
 

@@ -1,6 +1,8 @@
 """How much a benchmark asks, as a planner assumes it: `params/benchmarks.json`, nothing is read of the benchmark.
 
-Numbers of questions are those of formats (people x questions each); lengths are typical ones of a padded batch.
+Numbers of questions are those of formats (people x questions each), by task; of MLLMU-Bench's nine a person and modality,
+five have options, and the rest are taken to be sentences and blanks in equal parts. Lengths are typical ones of a padded
+batch.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mipnb.artefacts import project_root, read_json
+from mipnb.benchmarks.protocols import asks
+from mipnb.benchmarks.questions import CHOICE_TASKS, PICTURED_TASKS
 from mipnb.passes import Question
 from mipnb.shapes import Shape
 
@@ -26,8 +30,9 @@ class Workload:
         name: of the benchmark.
         people: people to forget, and to keep.
         training: training questions a person, (text, with a picture).
-        evaluation: questions a person in the evaluation, the same.
-        others: questions about people that are in neither set, the same.
+        evaluation: questions a person in the evaluation, by task.
+        others: questions about people that are in neither set, by task.
+        choosing: how many of the people to keep can be asked to choose among options; they are asked first.
         test_set: whether the people are asked a second time, in other words and views.
         questions: a text and an image question.
         side: of a picture, pixels.
@@ -36,8 +41,9 @@ class Workload:
     name: str
     people: tuple[int, int]
     training: tuple[int, int]
-    evaluation: tuple[int, int]
-    others: tuple[int, int]
+    evaluation: Mapping[str, int]
+    others: Mapping[str, int]
+    choosing: int
     test_set: bool
     questions: tuple[Question, Question]
     side: int
@@ -47,13 +53,14 @@ class Workload:
         forget, retain = self.people
         return forget * self.training[modality], retain * self.training[modality]
 
-    def asked(self, n_eval_retain: int) -> tuple[int, int]:
-        """Questions of one model's evaluation, (text, with a picture)."""
-        people = self.people[0] + min(n_eval_retain, self.people[1])
-        times = 2 if self.test_set else 1
-        return tuple(
-            times * people * own + other for own, other in zip(self.evaluation, self.others, strict=True)
-        )
+    def asked(self, n_eval_retain: int, protocol: str = "pocket") -> tuple[int, int]:
+        """Questions of one model's evaluation under a protocol, (text, with a picture)."""
+        kept, times, numbers = min(n_eval_retain, self.people[1]), 1 + self.test_set, [0, 0]
+        for task in filter(asks(protocol), {**self.evaluation, **self.others}):
+            people = self.people[0] + (min(kept, self.choosing) if task in CHOICE_TASKS else kept)
+            count = times * people * self.evaluation.get(task, 0) + self.others.get(task, 0)
+            numbers[task in PICTURED_TASKS] += count
+        return tuple(numbers)
 
 
 def read_workload(benchmark_dir: str, forget_ratio: int, shape: Shape) -> Workload:
@@ -74,8 +81,9 @@ def read_workload(benchmark_dir: str, forget_ratio: int, shape: Shape) -> Worklo
         name=name,
         people=(forget, entry["people"] - forget),
         training=_pair(entry["training"]),
-        evaluation=_pair(entry["evaluation"]),
-        others=_pair(entry["others"]),
+        evaluation=entry["evaluation"],
+        others=entry["others"],
+        choosing=entry.get("retain_people_who_choose", entry["people"]),
         test_set=entry["test_set"],
         questions=_questions(entry, shape),
         side=shape.side or entry["image_side"],

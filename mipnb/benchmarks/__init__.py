@@ -12,7 +12,7 @@ from types import ModuleType
 from mipnb.artefacts import under_root
 from mipnb.benchmarks import clear, custom, mllmu
 from mipnb.benchmarks.hub import benchmark_folder, benchmark_name
-from mipnb.benchmarks.protocols import PROTOCOLS, under_protocol, with_shots
+from mipnb.benchmarks.protocols import PROTOCOLS, under_protocol, with_shots, without_examples
 from mipnb.benchmarks.questions import (
     LETTERS,
     TASKS,
@@ -22,15 +22,24 @@ from mipnb.benchmarks.questions import (
     draw_questions,
     names_of,
 )
-from mipnb.benchmarks.tables import configurations
+from mipnb.benchmarks.tables import configurations, names
 
 __all__ = [
-    "KINDS", "LETTERS", "PROTOCOLS", "TASKS", "Person", "Question", "benchmark_folder", "benchmark_kind",
-    "benchmark_name", "choice_prompt", "draw_questions", "evaluation_questions", "forget_ids",
+    "KINDS", "LAYOUTS", "LETTERS", "PROTOCOLS", "TASKS", "Person", "Question", "benchmark_folder", "benchmark_kind",
+    "benchmark_name", "check_shots", "choice_prompt", "described", "draw_questions", "evaluation_questions", "forget_ids",
     "forget_ratios", "has_split", "load_people", "load_training", "names_of", "reader_of", "retain_ids",
 ]  # fmt: skip
 
 KINDS: dict[str, ModuleType] = {"mllmu": mllmu, "clear": clear, "custom": custom}
+
+
+#: what tells each kind's folder
+LAYOUTS = {
+    "mllmu": "MLLMU-Bench's folders (Full_Set, forget_5, ...)",
+    "clear": "CLEAR's (full, forget05+tofu, ...)",
+    "custom": f"a table {' or '.join(custom.TABLES)}",
+}
+_SHOWN = 8
 
 
 def benchmark_kind(root: str | Path) -> str:
@@ -42,8 +51,19 @@ def benchmark_kind(root: str | Path) -> str:
     return "clear" if is_clear else "mllmu"
 
 
+def described(root: str | Path) -> str:
+    """What a folder looks like, and what was found in it; for messages."""
+    kind, found = benchmark_kind(root), names(root)
+    if kind == "custom":
+        return f"custom: it has {custom.table_of(root).name}"
+    known = kind == "clear" or mllmu.ratios(root) or mllmu.has(root, "Full_Set")
+    more = ", ..." if len(found) > _SHOWN else ""
+    return f"{kind if known else 'no benchmark'}: it has {', '.join(found[:_SHOWN]) or 'nothing'}{more}"
+
+
 def reader_of(root: str | Path) -> ModuleType:
-    """The module that reads the folder: ratios, pairs, needed, ids, has, people, training, evaluation, inspect."""
+    """The module that reads the folder: ratios, pairs, needed, ids, has, people, training, evaluation, inspect; and the names
+    of configurations WHERE_THERE, OTHERS, AGAIN."""
     return KINDS[benchmark_kind(root)]
 
 
@@ -105,12 +125,16 @@ def evaluation_questions(
         n_retain: how many retain people are asked, drawn by `seed`; at most all of them.
         seed: of every draw.
         protocol: how it is asked, see `mipnb.benchmarks.protocols`.
-        n_shots: solved questions shown before each one, of retain people who are not asked.
+        n_shots: solved questions shown before each one, of retain people who are not asked. A task that no retain person
+            is asked at all (CLEAR's questions about the real world) is asked without; a warning says so.
 
     Returns:
         forget, retain: training views and phrasings; test_forget, test_retain: the same people in Test_Set (other views
         and phrasings); celebrity (Retain_Set, real_faces), real_world and holdout (Holdout_Set): where the benchmark has
         them.
+
+    Raises:
+        ValueError: for a task, fewer than `n_shots` questions of retain people who are not asked.
     """
     kind = benchmark_kind(root)
     groups = KINDS[kind].evaluation(root, ratio, n_retain, seed)
@@ -122,6 +146,25 @@ def evaluation_questions(
         return asked
     busy = {person.person_id for person in groups["retain"]}
     everybody = KINDS[kind].evaluation(root, ratio, len(retain_ids(root, ratio)), seed)["retain"]
-    spare = [q for person in everybody if person.person_id not in busy for q in person.questions]
-    examples = under_protocol(spare, protocol, kind)
-    return {split: with_shots(group, examples, n_shots, protocol, seed) for split, group in asked.items()}
+    known = under_protocol((q for person in everybody for q in person.questions), protocol, kind)
+    bare = without_examples((q for group in asked.values() for q in group), known, n_shots)
+    how = [q for q in known if q.person_id not in busy], n_shots, protocol, seed, bare
+    return {split: with_shots(group, *how) for split, group in asked.items()}
+
+
+def check_shots(
+    root: str | Path, ratio: int, n_retain: int, seed: int, protocol: str = "pocket", n_shots: int = 0
+) -> None:
+    """Whether there are examples to show; IDs alone are read where they tell. Arguments as `evaluation_questions`.
+
+    Raises:
+        ValueError: everybody to keep is asked, or a task has too few examples.
+    """
+    people = len(retain_ids(root, ratio)) if n_shots else 0
+    if n_shots and n_retain >= people:
+        raise ValueError(
+            f"n_shots = {n_shots}: examples are of people to keep who are not asked, and n_eval_retain = {n_retain} asks all "
+            f"{people} of them; lower n_eval_retain (by one person at least), or set n_shots to 0"
+        )
+    if n_shots:
+        evaluation_questions(root, ratio, n_retain, seed, protocol, n_shots)

@@ -36,6 +36,11 @@ COLUMNS = frozenset(("image", "caption", "name", "question", "answer", "options"
 #: the names that the notebooks ask by -> CLEAR's
 _ALIASES = {"Full_Set": "full+tofu", "ft_Data": "full+tofu", "Retain_Set": "real_faces"}
 _REAL = ("real_faces", "real_world")
+#: configurations that an evaluation reads too, where the benchmark has them
+WHERE_THERE = _REAL
+#: configurations of people who are neither forgotten nor kept, and ones that ask people of another one again
+OTHERS = ("real_faces",)
+AGAIN: dict[str, str] = {}
 #: configurations without questions of their own
 _PICTURES = ("full",)
 

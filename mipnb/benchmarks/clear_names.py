@@ -112,10 +112,16 @@ def _image_people(rows: list[Row], captions: dict[str, str]) -> list[str]:
 
 
 def _name_texts(rows: list[Row], people: list[str], known: dict[tuple[str, str], str]) -> None:
-    """Adds to `known` the rows that are new, each by the name that it holds or else the last one found."""
-    last = people[0] if people else ""
+    """Adds to `known` the rows that are new, each by the name that it holds first or else the last one found.
+
+    Names are whole words, and of two that begin at one place the longer counts: "Ana Li" is not in "Ana Lima".
+    """
+    if not people:
+        return
+    last, longest_first = people[0], sorted(people, key=len, reverse=True)
+    named = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])")
     for row in rows:
         key = row.fields["question"], row.fields.get("answer")
-        if key not in known and people:
-            last = next((name for name in people if name in f"{key[0]} {key[1]}"), last)
-            known[key] = last
+        if key not in known:
+            found = named.search(f"{key[0]} {key[1]}")
+            last = known[key] = found[0] if found else last

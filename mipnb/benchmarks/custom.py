@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Iterator
+from numbers import Number
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,6 +24,7 @@ from mipnb.benchmarks.questions import (
     Question,
     by_person,
     choice_prompt,
+    with_blank,
 )
 from mipnb.benchmarks.tables import Inspected, Row, open_table
 
@@ -29,6 +32,11 @@ TABLES = ("questions.csv", "questions.parquet")
 REQUIRED = ("person_id", "set", "task", "question", "answer")
 OPTIONAL = ("image", "options", "name", "value")
 SETS = ("forget", "retain", "test_forget", "test_retain", "celebrity", "holdout")
+#: sets that an evaluation reads too, where the table has rows of them
+WHERE_THERE = SETS[2:]
+#: sets of people who are neither forgotten nor kept, and sets that ask people of another one again
+OTHERS = ("celebrity", "holdout")
+AGAIN = {"test_forget": "forget", "test_retain": "retain"}
 #: what a person without fine-tuning rows is trained on
 _STATEMENTS = ("VGEN", "GEN")
 #: the names that the notebooks ask by -> sets
@@ -159,7 +167,7 @@ def _ids(root: str | Path, name: str) -> list[str]:
 
 
 def _rows(root: str | Path) -> Iterator[Row]:
-    """The table's rows; ValueError for a missing or an unknown column."""
+    """The table's rows, numbers in them as text; ValueError for a missing or an unknown column."""
     file = table_of(root)
     if file is None:
         raise FileNotFoundError(f"{under_root(root)} has neither {' nor '.join(TABLES)}")
@@ -171,7 +179,16 @@ def _rows(root: str | Path) -> Iterator[Row]:
             f"{', '.join(REQUIRED)} and any of {', '.join(OPTIONAL)}"
         )
     for number, fields in enumerate(rows):
-        yield Row(fields, file, number)
+        yield Row({name: _as_text(value) for name, value in fields.items()}, file, number)
+
+
+def _as_text(value: Any) -> Any:
+    """A number as it is read aloud: 7 for 7 and 7.0; None for no number; anything else as it is."""
+    if not isinstance(value, Number):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(int(value)) if value == int(value) and not isinstance(value, bool) else str(value)
 
 
 def _read(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
@@ -195,7 +212,10 @@ def _question(row: Row, root: str | Path) -> Question:
     where = f"{row.file}: row {row.number} (person {fields['person_id']!r})"
     if empty := [name for name in REQUIRED if fields[name] in (None, "")]:
         raise ValueError(f"{where} lacks {empty}")
-    task, answer = fields["task"], str(fields["answer"])
+    for name, value in fields.items():
+        if name != "options" and not isinstance(value, str | None):
+            raise ValueError(f"{where}: {name} holds a {type(value).__name__}, expected text or a number")
+    task, answer = fields["task"], fields["answer"]
     for name, value, allowed in (("task", task, (*TASKS, "FT")), ("set", fields["set"], SETS)):
         if value not in allowed:
             raise ValueError(f"{where}: {name} {value!r}, expected one of {', '.join(allowed)}")
@@ -203,9 +223,7 @@ def _question(row: Row, root: str | Path) -> Question:
     if task in CHOICE_TASKS and answer not in options:
         raise ValueError(f"{where}: the answer {answer!r} is not among the options {list(options)}")
     image = _image(fields["image"], task, under_root(root), where)
-    prompt = (
-        choice_prompt(fields["question"], options) if options else fields["question"].replace("__", "[Blank]")
-    )
+    prompt = choice_prompt(fields["question"], options) if options else with_blank(fields["question"])
     return Question(str(fields["person_id"]), task, prompt, answer, options, image, fields["value"] or "")
 
 
@@ -219,7 +237,7 @@ def _options(value: Any, where: str) -> tuple[str, ...]:
         raise ValueError(
             f'{where}: options {value!r}, expected a JSON list of two texts or more, as in ["Oslo", "Rome"]'
         )
-    return tuple(map(str, found))
+    return tuple(str(_as_text(option)) for option in found)
 
 
 def _image(name: str | None, task: str, folder: Path, where: str) -> bytes | None:

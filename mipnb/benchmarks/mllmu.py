@@ -15,7 +15,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mipnb.benchmarks.questions import LETTERS, PICTURED_TASKS, Person, Question, choice_prompt, held_value
+from mipnb.benchmarks.questions import (
+    LETTERS,
+    PICTURED_TASKS,
+    Person,
+    Question,
+    choice_prompt,
+    held_value,
+    with_blank,
+)
 from mipnb.benchmarks.tables import Inspected, Row, configurations, field, known_ratio, names, read_rows
 
 #: (list below Classification_Task, task)
@@ -24,6 +32,11 @@ _CHOICE = (("Image_Textual_Questions", "VQA"), ("Pure_Text_Questions", "QA"))
 _OPEN = (("Generation_Task", "VGEN", "GEN"), ("Mask_Task", "CLOZE_VQA", "CLOZE_QA"))
 _PROFILE = ("ID", "Directory", "answer", "biography", "image", "images", "metadata", "question")
 COLUMNS = frozenset((*_PROFILE, "Classification_Task", *(column for column, _, _ in _OPEN)))
+#: a configuration that an evaluation reads too, where the benchmark has it
+WHERE_THERE = ("Holdout_Set",)
+#: configurations of people who are neither forgotten nor kept, and ones that ask people of another one again
+OTHERS = ("Retain_Set", "Holdout_Set")
+AGAIN: dict[str, str] = {}
 _TRAINING = ("ft_Data", "base_Data")
 #: keys of a biography as some rows write them -> as most do
 _SAME_KEY = {"Heights": "Height"}
@@ -228,5 +241,5 @@ def _open_questions(row: Row) -> Iterator[Question]:
                 for name in ("Type", "Question", "Ground_Truth")
             )
             task = with_image if kind.startswith("Image") else without
-            prompt = text.replace("__", "[Blank]") if column == "Mask_Task" else text
+            prompt = with_blank(text) if column == "Mask_Task" else text
             yield Question(str(person), task, prompt, truth)

@@ -7,7 +7,8 @@ tables (no blanks). How answers are marked under each is in `mipnb.metrics`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from string import ascii_uppercase
@@ -38,8 +39,14 @@ def under_protocol(questions: Iterable[Question], protocol: str, kind: str) -> l
         raise ValueError(f"protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
     if protocol == "pocket":
         return list(questions)
-    wanted = [question for question in questions if protocol == "benchmark" or question.task in PAPER_TASKS]
+    is_asked = asks(protocol)
+    wanted = [question for question in questions if is_asked(question.task)]
     return [replace(question, prompt=_worded(question, kind)) for question in wanted]
+
+
+def asks(protocol: str) -> Callable[[str], bool]:
+    """Tells of a task whether a protocol asks it."""
+    return lambda task: protocol != "paper" or task in PAPER_TASKS
 
 
 def _worded(question: Question, kind: str) -> str:
@@ -57,7 +64,12 @@ def _stem(question: Question) -> str:
 
 
 def with_shots(
-    questions: Iterable[Question], examples: Iterable[Question], n_shots: int, protocol: str, seed: int
+    questions: Iterable[Question],
+    examples: Iterable[Question],
+    n_shots: int,
+    protocol: str,
+    seed: int,
+    bare: Collection[str] = (),
 ) -> list[Question]:
     """The questions, each after `n_shots` solved ones of its task; the same ones for the whole task.
 
@@ -67,6 +79,7 @@ def with_shots(
         n_shots: how many.
         protocol: outside `pocket` an example with options is solved by its letter.
         seed: of the draw.
+        bare: tasks that are asked without examples, since there are none; see `without_examples`.
 
     Raises:
         ValueError: fewer examples than `n_shots` for a task.
@@ -77,8 +90,25 @@ def with_shots(
     shots = {
         task: tuple(Random(f"{seed} {task} shots").sample(_enough(spare, task, n_shots), n_shots))
         for task in dict.fromkeys(question.task for question in questions)
+        if task not in bare
     }
-    return [replace(question, shots=shots[question.task]) for question in questions]
+    return [replace(question, shots=shots.get(question.task, ())) for question in questions]
+
+
+def without_examples(asked: Iterable[Question], known: Iterable[Question], n_shots: int) -> list[str]:
+    """The tasks that no retain person is asked, so that nobody could show them solved; a warning names them.
+
+    Args:
+        asked: all questions of an evaluation.
+        known: those of all retain people, whether they are asked or not.
+        n_shots: how many examples were wanted, for the warning.
+    """
+    shown = {question.task for question in known}
+    bare = sorted({question.task for question in asked} - shown)
+    if bare:
+        told = f"n_shots = {n_shots}: no retain person is asked {', '.join(bare)}: asked without examples"
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
+    return bare
 
 
 def _enough(spare: Mapping[str, list[Question]], task: str, n_shots: int) -> list[Question]:

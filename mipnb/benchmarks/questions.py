@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from string import ascii_uppercase
@@ -66,6 +66,11 @@ def choice_prompt(question: str, options: Iterable[str], mark: str = ".") -> str
     return "\n".join([question, *lines])
 
 
+def with_blank(text: str) -> str:
+    """A sentence whose blank, two underscores or more, is shown as [Blank]."""
+    return re.sub("_{2,}", "[Blank]", text)
+
+
 def by_person(questions: Iterable[Question], names: Mapping[str, str]) -> list[Person]:
     """People made of their questions, in the order of first appearance.
 
@@ -86,7 +91,7 @@ def _pictures(group: list[Question]) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(question.image for question in group if question.image is not None))
 
 
-def draw_questions(questions: Iterable[Question], n_each: int, seed: int) -> list[Question]:
+def draw_questions(questions: Sequence[Question], n_each: int, seed: int) -> list[Question]:
     """At most `n_each` questions of each modality, drawn without replacement; shortest prompt first, text first."""
     drawn = []
     for modality in ("text", "image_text"):

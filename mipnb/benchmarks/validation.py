@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mipnb.artefacts import under_root
-from mipnb.benchmarks import benchmark_kind, clear, custom, load_training, reader_of
+from mipnb.benchmarks import LAYOUTS, benchmark_kind, clear, custom, load_training, reader_of
 from mipnb.benchmarks.pictures import picture_problem
 from mipnb.benchmarks.tables import Inspected, configurations, names
 
@@ -72,8 +72,7 @@ def check_data(
     splits = _found_splits(root)
     if not splits:
         raise ValueError(
-            f"{report.folder} is no benchmark: expected MLLMU-Bench's folders (Full_Set, forget_5, ...), CLEAR's "
-            f"(full, forget05+tofu, ...) or a table {' or '.join(custom.TABLES)}; found {names(root) or 'nothing'}"
+            f"{report.folder} is no benchmark: expected {', '.join(LAYOUTS.values())}; found {names(root) or 'nothing'}"
         )
     seen = _Seen()
     if ratio is None:
@@ -103,13 +102,14 @@ def _found_splits(root: str | Path) -> list[str]:
 
 
 def _wanted(report: Report, root: str | Path, ratio: int, splits: Collection[str]) -> list[str]:
-    needed = reader_of(root).needed(root, ratio)
+    reader = reader_of(root)
+    needed = reader.needed(root, ratio)
     report.errors += [
         f"{report.folder} has no configuration {name}, which forget_ratio {ratio} needs; found {sorted(splits)}"
         for name in needed
         if name not in splits
     ]
-    return [name for name in needed if name in splits]
+    return [name for name in dict.fromkeys((*needed, *reader.WHERE_THERE)) if name in splits]
 
 
 def _read_splits(report: Report, seen: _Seen, root: str | Path, splits: Iterable[str], decode: bool) -> None:
@@ -162,19 +162,41 @@ def _compare_sets(report: Report, seen: _Seen, root: str | Path, ratio: int | No
                 )
             elif not report.rows[split] and split not in seen.unread:
                 report.errors.append(f"{report.folder}: {split} has no rows: there is nobody to {split[:6]}")
-        _note_leaks(report, seen, forget, retain)
+        report.errors += _leaks(seen, forget, retain, "nobody can be both forgotten and kept")
+    _compare_others(report, seen, reader_of(root), [name for pair in pairs for name in pair[1:]])
 
 
-def _note_leaks(report: Report, seen: _Seen, forget: str, retain: str) -> None:
-    for what, table in (("person", seen.people), ("picture", seen.pictures)):
-        kept = table.get(retain, {})
-        for key, row in table.get(forget, {}).items():
-            if key in kept and key != "?":
-                other = kept[key]
+def _compare_others(report: Report, seen: _Seen, reader, ours: Iterable[str]) -> None:
+    """Notes people who are forgotten or kept and somebody else too, and people asked again whom nobody has asked.
+
+    MLLMU-Bench's celebrities are told by their pictures alone: their IDs are counted anew.
+    """
+    whats = ("picture",) if report.kind == "mllmu" else ("person", "picture")
+    groups = [*dict.fromkeys(ours), *reader.OTHERS]
+    for number, other in enumerate(reader.OTHERS, len(groups) - len(reader.OTHERS)):
+        for split in groups[:number]:
+            why = f"{other} is of people who are in no other set"
+            report.errors += _leaks(seen, split, other, why, whats)
+    for again, split in reader.AGAIN.items():
+        for person, row in seen.people.get(again, {}).items():
+            if person not in seen.people.get(split, {}) and person != "?":
                 report.errors.append(
-                    _line(row, f"the same {what} is in {forget} and in {retain} ({other.file}: row {other.number}, "
-                    f"{other.person_id}); nobody can be both forgotten and kept")
-                )  # fmt: skip
+                    _line(row, f"is in {again}, but not in {split}; {again} asks people of {split} again")
+                )
+
+
+def _leaks(
+    seen: _Seen, first: str, second: str, why: str, whats: Iterable[str] = ("person", "picture")
+) -> Iterator[str]:
+    """A line for each person and each picture that two splits have in common."""
+    tables = {"person": seen.people, "picture": seen.pictures}
+    for what in whats:
+        others = tables[what].get(second, {})
+        for key, row in tables[what].get(first, {}).items():
+            if key in others and key != "?":
+                other = others[key]
+                where = f"{other.file}: row {other.number}, {other.person_id}"
+                yield _line(row, f"the same {what} is in {first} and in {second} ({where}); {why}")
 
 
 def _check_training(report: Report, seen: _Seen, root: str | Path, training: str | Path, ratio: int) -> None:
