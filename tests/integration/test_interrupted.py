@@ -12,7 +12,7 @@ import torch
 from tiny_families import picture, tiny
 
 from mipnb import editing, generation, locating
-from mipnb.artefacts import PARTIAL
+from mipnb.artefacts import PARTIAL, read_json
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
 from mipnb.editing import edit, prune
@@ -82,6 +82,29 @@ def test_locating_goes_on_with_the_next_batch(tiny_model, monkeypatch, tmp_path)
     assert same_bits(resumed.values, whole.values)
     assert resumed.names == whole.names
     assert resumed.parameters == whole.parameters
+    assert same_bits(resumed.f_full, whole.f_full)
+
+
+def test_no_sample_is_located_again_whatever_the_batch_size(tiny_model, monkeypatch, tmp_path):
+    whole = _located(*tiny_model, None)
+    with monkeypatch.context() as patch:
+        stop_after(patch, locating, "attribute", 2)
+        with pytest.raises(StoppedError):
+            _located(*tiny_model, tmp_path)
+    seen = stop_after(monkeypatch, locating, "encode", 99)
+    resumed = _located(*tiny_model, tmp_path, batch_size=1, max_rows=2)
+    assert [question.person_id for _, part in seen for question in part] == ["p4", "p5", "p6"]
+    assert resumed.names == whole.names
+    torch.testing.assert_close(resumed.values, whole.values, rtol=1e-3, atol=1e-6)
+
+
+def test_samples_found_out_of_order_are_put_in_order(tiny_model, monkeypatch, tmp_path):
+    whole = _located(*tiny_model, tmp_path)
+    files = sorted((tmp_path / PARTIAL).rglob("*.safetensors"))
+    files[0].write_bytes(b"damaged")
+    resumed = _located(*tiny_model, tmp_path)
+    assert resumed.names == whole.names
+    assert same_bits(resumed.values, whole.values)
     assert same_bits(resumed.f_full, whole.f_full)
 
 
@@ -175,13 +198,16 @@ tests.edited(*tests.tiny("qwen2_5_vl"), {folder!r})
 """
 
 
-def test_killed_while_writing_a_checkpoint_the_one_before_it_counts(tiny_model, monkeypatch, tmp_path):
-    here = str(Path(__file__).parent)
-    root = str(Path(__file__).parents[2])
-    program = KILLED.format(here=here, folder=str(tmp_path))
+def run_program(program: str, folder: Path) -> int:
+    """Runs one of the programs here; returns its exit status."""
+    here, root = str(Path(__file__).parent), str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    command = [sys.executable, "-c", program.format(here=here, folder=str(folder))]
+    return subprocess.run(command, cwd=root, env=environment, check=False).returncode
+
+
+def test_killed_while_writing_a_checkpoint_the_one_before_it_counts(tiny_model, monkeypatch, tmp_path):
+    assert run_program(KILLED, tmp_path) == -signal.SIGKILL
     seen = stop_after(monkeypatch, editing, "retain_pass", 99)
     resumed = edited(*tiny_model, tmp_path)
     assert len(seen) == 5, "the checkpoint after step 2 is whole, the one after step 4 is not"
@@ -207,6 +233,62 @@ def test_evaluating_goes_on_with_the_next_batch(tiny_model, monkeypatch, tmp_pat
     seen = stop_after(monkeypatch, generation._Asking, "_said", 99)
     assert _answers(*tiny_model, tmp_path).equals(whole)
     assert len(seen) == 2, "six batches, four of which were there already"
+
+
+def _kept(folder) -> set[int]:
+    """The questions that have an answer."""
+    files = (folder / PARTIAL).rglob("*.json")
+    return {index for file in files for index, _ in read_json(file)}
+
+
+def _asked_again(seen: list) -> list[int]:
+    return sorted(index for _, indices, _ in seen for index in indices)
+
+
+def test_no_question_of_half_a_batch_is_asked_again(tiny_model, monkeypatch, tight, tmp_path):
+    whole = _answers(*tiny_model, None)
+    with monkeypatch.context() as patch:
+        tight()  # batches of three go through in parts of one
+        stop_after(patch, generation._Asking, "_said", 5)
+        with pytest.warns(RuntimeWarning), pytest.raises(StoppedError):
+            _answers(*tiny_model, tmp_path)
+    finished = _kept(tmp_path)
+    assert finished
+    assert len(finished) % 3, "the run was stopped within a batch"
+    seen = stop_after(monkeypatch, generation._Asking, "_said", 99)
+    assert _answers(*tiny_model, tmp_path, batch_size=4).equals(whole)
+    fitted = [call for call in seen if len(call[1]) <= 2]
+    assert set(_asked_again(fitted)) == set(range(len(whole))) - finished
+    assert len(_asked_again(fitted)) == len(whole) - len(finished), "each once"
+
+
+KILLED_ASKING = """
+import os, signal, sys
+sys.path[:0] = [{here!r}]
+from mipnb import generation
+import test_interrupted as tests
+
+said, calls = generation._Asking._said, []
+
+def killed(self, indices, prefix):
+    calls.append(indices)
+    if len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return said(self, indices, prefix)
+
+generation._Asking._said = killed
+tests._answers(*tests.tiny("qwen2_5_vl"), {folder!r})
+"""
+
+
+def test_killed_while_asking_only_the_batch_under_way_is_asked_again(tiny_model, monkeypatch, tmp_path):
+    assert run_program(KILLED_ASKING, tmp_path) == -signal.SIGKILL
+    finished = _kept(tmp_path)
+    assert len(finished) > 3
+    seen = stop_after(monkeypatch, generation._Asking, "_said", 99)
+    assert _answers(*tiny_model, tmp_path).equals(_answers(*tiny_model, None))
+    resumed = _asked_again(seen[:3])  # three of six batches
+    assert resumed == sorted(set(range(16)) - finished)
 
 
 def test_answers_of_another_model_or_question_are_not_taken(tiny_model, monkeypatch, tmp_path):

@@ -75,6 +75,20 @@ def test_a_judge_that_says_nothing_readable_has_no_mean():
     assert results.value.tolist() == [3]
 
 
+def test_methods_are_compared_though_no_grade_of_vanilla_could_be_read():
+    said = {"vanilla": ["?"] * 3, "edited": ["Grade: 4"] * 3}
+    marked = {
+        method: judge_marks(judge_answers(answers(), lambda prompts, m=method: said[m])) for method in said
+    }
+    tables = [score_marks(marks, **LABELS | {"method": method}) for method, marks in marked.items()]
+    table = compare(pd.concat(tables)).set_index("metric")
+    assert table.index.tolist() == ["judge"]
+    assert table.loc["judge", "value"] == pytest.approx(3 / 9)
+    assert table.loc["judge", ["vanilla", "forgetting_rate", "retention"]].isna().all()
+    with pytest.raises(ValueError, match="no rows of method 'vanilla'"):
+        compare(tables[1])
+
+
 def test_a_judge_has_to_answer_every_prompt():
     with pytest.raises(ValueError, match="answered 1 times to 3 prompts"):
         judge_answers(answers(), lambda prompts: ["Grade: 3"])

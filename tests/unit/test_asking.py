@@ -1,10 +1,21 @@
 """Views, people and tables of the evaluation, on a handful of questions and numbers."""
 
+from collections import Counter
+
 import pandas as pd
 import pytest
+from small_benchmarks import clear, custom, custom_rows, mllmu
 
-from mipnb.asking import change_table, first_portraits, first_views, some_people, with_interval
-from mipnb.benchmarks import Question
+from mipnb.artefacts import project_root
+from mipnb.asking import (
+    change_table,
+    first_portraits,
+    first_views,
+    one_test_view,
+    some_people,
+    with_interval,
+)
+from mipnb.benchmarks import Question, evaluation_questions
 from mipnb.evaluation import COLUMNS
 
 
@@ -24,6 +35,43 @@ ASKED = [
 def test_only_the_first_view_of_each_person_is_kept():
     assert first_views(ASKED) == [ASKED[0], ASKED[2], ASKED[3], ASKED[4]]
     assert first_portraits(ASKED) == {"1": b"a", "2": b"c"}
+
+
+def counts(asked: dict[str, list[Question]]) -> dict[str, Counter]:
+    return {split: Counter(question.task for question in group) for split, group in asked.items()}
+
+
+def test_every_picture_of_clear_is_asked(tmp_path):
+    root = clear(tmp_path)
+    whole = evaluation_questions(root, 5, 9, 1)
+    assert one_test_view(whole, root) == whole
+    assert counts(whole)["retain"] == {"VQA": 6, "VGEN": 18, "GEN": 18}
+
+
+def test_every_picture_of_a_users_own_is_asked(tmp_path):
+    rows = [row | {"set": "test_retain"} for row in custom_rows()[5:7]]
+    rows.append(rows[0] | {"image": "pictures/3.png"})
+    root = custom(tmp_path, [*custom_rows(), *rows])
+    whole = evaluation_questions(root, 25, 3, 1)
+    assert one_test_view(whole, root) == whole
+    assert counts(whole)["test_retain"] == {"VQA": 2, "QA": 1}
+
+
+def test_of_mllmu_benchs_test_views_the_first_is_asked(tmp_path):
+    root = mllmu(tmp_path)
+    whole = evaluation_questions(root, 10, 3, 1)
+    asked = one_test_view(whole, root)
+    once = dict.fromkeys(("VQA", "QA", "VGEN", "GEN", "CLOZE_VQA", "CLOZE_QA"), 3)
+    assert counts(asked)["test_retain"] == counts(asked)["retain"] == once
+    assert counts(whole)["test_retain"] == {task: 6 if "V" in task else 3 for task in once}
+    others = set(whole) - {"test_forget", "test_retain"}
+    assert {split: asked[split] for split in others} == {split: whole[split] for split in others}
+
+
+def test_on_pocket_every_split_is_asked_by_one_view():
+    root = project_root() / "data" / "pocket"
+    whole = evaluation_questions(root, 5, 20, 42)
+    assert one_test_view(whole, root) == {split: first_views(group) for split, group in whole.items()}
 
 
 def test_some_people_of_some_splits():

@@ -136,6 +136,55 @@ def test_a_person_of_a_users_own_in_both_sets_is_told(tmp_path):
     assert "the same person is in forget and in retain" in only_error(custom(tmp_path, rows))
 
 
+@pytest.mark.parametrize("others", ["celebrity", "holdout"])
+@pytest.mark.parametrize(("person", "group"), [("p0", "forget"), ("p1", "retain")])
+def test_a_person_of_another_set_who_is_forgotten_or_kept_is_told(tmp_path, others, person, group):
+    row = {"person_id": person, "set": others, "task": "GEN", "question": "?", "answer": "!"}
+    root = custom(tmp_path, [*custom_rows(), row])
+    assert f"the same person is in {group} and in {others}" in only_error(root)
+    with pytest.raises(ValueError, match=f"the same person is in {group} and in {others}"):
+        check_rows(Params(benchmark_dir=str(root), forget_ratio=25), TAKEN)
+
+
+def test_a_person_known_and_unknown_at_once_is_told(tmp_path):
+    row = {"person_id": "p9", "task": "GEN", "question": "?", "answer": "!"}
+    rows = [row | {"set": group} for group in ("celebrity", "holdout")]
+    assert "the same person is in celebrity and in holdout" in only_error(
+        custom(tmp_path, [*custom_rows(), *rows])
+    )
+
+
+@pytest.mark.parametrize(("again", "first"), [("test_forget", "forget"), ("test_retain", "retain")])
+def test_a_person_asked_again_whom_nobody_has_asked_is_told(tmp_path, again, first):
+    people = {"test_forget": ("p0", "p1"), "test_retain": ("p1", "p0")}[again]
+    row = {"set": again, "task": "GEN", "question": "?", "answer": "!"}
+    root = custom(tmp_path, [*custom_rows(), *(row | {"person_id": person} for person in people)])
+    error = only_error(root)
+    assert f"row 21, {people[1]}: is in {again}, but not in {first}" in error
+
+
+def test_a_celebritys_picture_among_people_to_forget_is_told_but_its_id_is_its_own(tmp_path):
+    root = mllmu(tmp_path / "a")
+    change(root / "Retain_Set" / FILE, ID={0: "000"})
+    assert check_data(root, 5).errors == []
+    change(root / "Retain_Set" / FILE, image={0: {"bytes": picture(0)}})
+    assert "row 0, 000: the same picture is in forget_5 and in Retain_Set" in only_error(root, ratio=5)
+    root = clear(tmp_path / "b")
+    change(root / "real_faces" / FILE, answer={0: "Ann AuthorA"})
+    assert "the same person is in forget05+tofu and in real_faces" in only_error(root, ratio=5)
+
+
+def test_a_run_looks_at_every_set_that_it_asks(tmp_path):
+    row = {"person_id": "p9", "set": "holdout", "task": "QA", "question": "?", "answer": "!"}
+    root = custom(tmp_path / "a", [*custom_rows(), row])
+    with pytest.raises(ValueError, match=r"row 20, p9: .*options '', expected a JSON list"):
+        check_rows(Params(benchmark_dir=str(root), forget_ratio=25), TAKEN)
+    root = clear(tmp_path / "b")
+    change(root / "real_world" / FILE, options={0: None})
+    with pytest.raises(ValueError, match="lacks field 'options'"):
+        check_rows(Params(benchmark_dir=str(root), forget_ratio=5), TAKEN)
+
+
 def test_an_empty_or_missing_set_is_told(tmp_path):
     root = mllmu(tmp_path / "a")
     table = pq.read_table(root / "forget_5" / FILE)
@@ -252,11 +301,29 @@ def test_a_configuration_that_is_missing_is_told(tmp_path):
 
 
 def test_another_kind_than_asked_for_is_refused(tmp_path):
-    root = str(clear(tmp_path))
+    root = str(clear(tmp_path / "clear"))
     check_inputs(Params(benchmark_dir=root, benchmark="clear"), {"benchmark_dir", "forget_ratio"})
-    with pytest.raises(ValueError, match=r"benchmark = mllmu: .* looks like clear"):
+    with pytest.raises(ValueError, match=r"benchmark = mllmu: .* looks like clear: it has forget05\+tofu"):
         check_inputs(Params(benchmark_dir=root, benchmark="mllmu"), {"benchmark_dir"})
+    for folder, found in (("empty", "no benchmark: it has nothing"), ("photos", "no benchmark: it has 2019")):
+        (tmp_path / folder / ("2019" if folder == "photos" else "")).mkdir(parents=True)
+        given = Params(benchmark_dir=str(tmp_path / folder), benchmark="clear")
+        with pytest.raises(
+            ValueError, match=f"looks like {found}; expected CLEAR's .full, .* give such a folder"
+        ):
+            check_inputs(given, {"benchmark_dir"})
+    given = Params(benchmark_dir=str(custom(tmp_path / "own")), benchmark="clear")
+    with pytest.raises(ValueError, match=r"looks like custom: it has questions.csv; expected CLEAR's"):
+        check_inputs(given, {"benchmark_dir"})
     with pytest.raises(ValueError, match=r"forget_ratio = 1: .* it has the ratios 5, 10"):
         check_inputs(Params(benchmark_dir=root, forget_ratio=1), {"benchmark_dir", "forget_ratio"})
     with pytest.raises(FileNotFoundError, match="training_dir = nowhere"):
         check_inputs(Params(benchmark_dir=root, training_dir="nowhere"), TAKEN)
+
+
+def test_shots_without_anybody_to_show_are_refused_before_the_run(tmp_path):
+    params = Params(benchmark_dir=str(mllmu(tmp_path)), n_shots=2, n_eval_retain=475)
+    with pytest.raises(ValueError, match=r"n_shots = 2: .* n_eval_retain = 475 asks all 19 of them"):
+        check_inputs(params, {"benchmark_dir", "forget_ratio", "n_shots"})
+    check_inputs(params, {"benchmark_dir", "forget_ratio"})
+    check_inputs(params.model_copy(update={"n_eval_retain": 17}), {"benchmark_dir", "n_shots"})

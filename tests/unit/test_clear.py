@@ -1,6 +1,7 @@
 """CLEAR's files as they are: zero-padded names, null images, people named by caption, 378 rows against 379."""
 
 import pytest
+import small_benchmarks
 from small_benchmarks import authors, change, clear, picture
 
 from mipnb.benchmarks import (
@@ -109,6 +110,14 @@ def test_a_text_row_that_names_somebody_of_a_smaller_forget_set_stays_in_its_own
     forgotten, kept = (load_training(root, ids=ids(root, 5)) for ids in (forget_ids, retain_ids))
     assert "Who inspired" not in " ".join(question.prompt for question in forgotten)
     assert "Who inspired" in " ".join(question.prompt for question in kept)
+
+
+def test_a_name_within_another_is_not_taken_for_it(tmp_path, monkeypatch):
+    nested = ["Zed Au", "Yan Bo", "Ana Li", "Ana Lima", "Ana Li Chen", "Mia Ana Li", "Ana Li-Wu"]
+    monkeypatch.setattr(small_benchmarks, "authors", lambda: nested)
+    for question in load_training(clear(tmp_path)):
+        if question.prompt.startswith("Where does"):
+            assert question.prompt == f"Where does {question.person_id} live?"
 
 
 def test_training_rows_are_read_from_the_sets_where_full_is_missing(root):

@@ -2,6 +2,7 @@
 
 import csv
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,9 @@ from mipnb.benchmarks import (
     load_training,
     retain_ids,
 )
+from mipnb.benchmarks.validation import check_data
+from mipnb.evaluation import score
+from mipnb.generation import ANSWER_COLUMNS
 
 
 def test_the_table_says_who_is_forgotten(tmp_path):
@@ -80,6 +84,44 @@ def test_a_parquet_table_reads_the_same(tmp_path):
     schema = pa.schema([(n, pa.list_(pa.string()) if n == "options" else pa.string()) for n in COLUMNS])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), root / "questions.parquet")
     assert evaluation_questions(root, 25, 2, seed=1) == asked
+
+
+def test_numbers_in_a_table_are_read_as_their_text(tmp_path):
+    years = [1955, 1960]
+    rows = [
+        {"person_id": i, "set": group, "task": task, "question": 100 + i, "answer": years[i], "value": float(years[i]),
+         "options": years if task == "QA" else None, "name": None}
+        for i, group in enumerate(("forget", "retain"))
+        for task in ("QA", "GEN")
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "questions.parquet")
+    assert check_data(tmp_path).errors == []
+    choice, free = evaluation_questions(tmp_path, 50, 1, seed=1)["forget"]
+    assert (choice.person_id, choice.prompt) == ("0", "100\nA. 1955\nB. 1960")
+    assert (choice.answer, choice.options) == ("1955", ("1955", "1960"))
+    assert (free.prompt, free.answer, free.value) == ("100", "1955", "1955")
+    answers = pd.DataFrame(
+        [("forget", q.person_id, q.task, q.modality, q.prompt, q.answer, q.value, list(q.options), "It was 1955.")
+         for q in (choice, free)], columns=ANSWER_COLUMNS,
+    )  # fmt: skip
+    labels = dict.fromkeys(("run", "model", "benchmark", "method"), "x") | {"forget_ratio": 50, "seed": 1}
+    found = score(answers, **labels).set_index("metric").value
+    assert (found["accuracy"], found["value_recall"]) == (1, 1)
+
+
+def test_what_is_neither_text_nor_a_number_is_named(tmp_path):
+    rows = [row | {"options": None, "image": None, "task": "GEN", "name": b"Ada"} for row in custom_rows()]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "questions.parquet")
+    assert (
+        "row 0 (person 'p0'): name holds a bytes, expected text or a number" in check_data(tmp_path).errors[0]
+    )
+
+
+def test_a_blank_of_many_underscores_is_one(tmp_path):
+    rows = custom_rows()
+    rows[4]["question"] = "Ada lives in _____."
+    asked = evaluation_questions(custom(tmp_path, rows), 25, 2, seed=1)["forget"]
+    assert asked[-1].prompt == "Ada lives in [Blank]."
 
 
 @pytest.mark.parametrize(

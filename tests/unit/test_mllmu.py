@@ -53,6 +53,13 @@ def test_biographies_are_written_one_way(root):
     assert free[0].value == "Rome"
 
 
+def test_a_blank_of_many_underscores_is_one(root):
+    blank = [{"Type": "Pure_Text", "Question": "____ is from __.", "Ground_Truth": "Oslo"}]
+    change(root / "Full_Set" / "train-00000-of-00001.parquet", Mask_Task={0: blank})
+    prompts = [q.prompt for q in load_people(root, "Full_Set")[0].questions if q.task == "CLOZE_QA"]
+    assert prompts == ["[Blank] is from [Blank]."]
+
+
 def test_people_are_matched_by_id_not_by_order(root):
     asked = evaluation_questions(root, 5, 3, seed=1)
     assert {question.person_id for question in asked["forget"]} == {"000"}

@@ -52,6 +52,17 @@ def test_a_damaged_piece_is_made_anew(tmp_path):
     assert json.loads((kept.folder / "piece.json").read_text()) == 1
 
 
+def test_all_whole_pieces_are_found_again(tmp_path):
+    kept = partial_results(tmp_path, "pieces", a=1)
+    assert kept.all(read_json) == []
+    for value in (2, 1):
+        assert kept.keep(f"{value}.json", [value], lambda found, path: write_json(path, found)) == [value]
+    assert kept.all(read_json) == [[1], [2]]
+    (kept.folder / "1.json").write_text("[1")
+    assert partial_results(tmp_path, "pieces", a=1).all(read_json) == [[2]]
+    assert partial_results(None, "pieces").all(read_json) == []
+
+
 def test_without_a_folder_nothing_is_kept_and_no_key_is_computed():
     def never():
         raise AssertionError("a key was computed")

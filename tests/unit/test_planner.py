@@ -1,19 +1,28 @@
 """The planner: shapes from configurations, passes counted exactly, memory measured, parameter files and their headers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from small_benchmarks import PERTURBED, authors, clear, image_rows, mllmu, perturbed_row, write
 from tiny_qwen import tiny_batch
 from toys import tiny_vl
 from transformers import AutoConfig
 
-from mipnb import estimates
+from mipnb import estimates, workload
 from mipnb.artefacts import project_root
-from mipnb.asking import first_views
+from mipnb.asking import one_test_view
 from mipnb.attribution import MAX_ROWS
 from mipnb.batches import encode, repeat_batch
-from mipnb.benchmarks import draw_questions, evaluation_questions, forget_ids, load_training, retain_ids
+from mipnb.benchmarks import (
+    TASKS,
+    draw_questions,
+    evaluation_questions,
+    forget_ids,
+    load_training,
+    retain_ids,
+)
 from mipnb.cli import main
 from mipnb.comparing import compare, compare_editing, compare_locating
 from mipnb.locating import of_modality
@@ -283,9 +292,8 @@ def test_the_assumptions_about_pocket_are_pocket():
     work = read_workload("data/pocket", 5, shape)
     assert work.people == (len(forget_ids("data/pocket", 5)), len(retain_ids("data/pocket", 5)))
     training = load_training("data/pocket")
-    asked = [
-        q for group in evaluation_questions("data/pocket", 5, 20, 42).values() for q in first_views(group)
-    ]
+    groups = one_test_view(evaluation_questions("data/pocket", 5, 20, 42), "data/pocket")
+    asked = [question for group in groups.values() for question in group]
     processor = load_processor("data/pocket/vanilla")
     for modality, name in enumerate(("text", "image_text")):
         assert sum(work.trained_on(modality)) == len(of_modality(training, name))
@@ -294,6 +302,37 @@ def test_the_assumptions_about_pocket_are_pocket():
         batch = encode(processor, drawn[-32:])
         assert work.questions[modality].positions == pytest.approx(batch["input_ids"].shape[1], rel=0.3)
         assert work.questions[modality].patches == len(batch.get("pixel_values", [])) // 32
+
+
+SMALL = {
+    "mllmu": {
+        "people": 20, "test_set": True,
+        "evaluation": dict.fromkeys(TASKS, 1), "others": dict.fromkeys(TASKS, 1),
+    },
+    "clear": {
+        "people": 10, "test_set": False, "retain_people_who_choose": 3,
+        "evaluation": {"VQA": 2, "VGEN": 2, "GEN": 2}, "others": {"VQA": 1, "QA": 1},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", ["pocket", "benchmark", "paper"])
+@pytest.mark.parametrize(("maker", "ratio"), [(mllmu, 10), (clear, 10), (mllmu, 5)])
+def test_as_many_questions_are_planned_as_are_asked(tmp_path, monkeypatch, maker, ratio, protocol):
+    root = maker(tmp_path / maker.__name__)
+    if maker is clear:  # its 10 percent lack one perturbed row on purpose
+        rows = [perturbed_row(name, row) for name in authors(2) for row in image_rows(name)]
+        write(root, "forget10_perturbed", rows, PERTURBED)
+    rest = {"training": {"text": 1, "image_text": 1}, "positions": {"text": 9, "image_text": 9}}
+    table = {maker.__name__: SMALL[maker.__name__] | rest | {"answer": 3, "image_side": 28}}
+    monkeypatch.setattr(workload, "read_json", lambda path: table)
+    work = read_workload(str(root), ratio, read_shape(*find_config("qwen2.5-vl-3b-instruct")))
+    work = replace(work, people=(len(forget_ids(root, ratio)), len(retain_ids(root, ratio))))
+    for n_retain in (2, 5, 99):
+        asked = one_test_view(evaluation_questions(root, ratio, n_retain, 1, protocol), root)
+        found = [question for group in asked.values() for question in group]
+        expected = tuple(len(of_modality(found, name)) for name in ("text", "image_text"))
+        assert work.asked(n_retain, protocol) == expected
 
 
 def test_there_is_a_file_for_each_model_and_benchmark():

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from small_benchmarks import clear, custom, mllmu, picture
 
-from mipnb.benchmarks import Question, choice_prompt, evaluation_questions
+from mipnb.benchmarks import Question, check_shots, choice_prompt, evaluation_questions
+from mipnb.benchmarks import mllmu as reader
 from mipnb.benchmarks.protocols import chat, under_protocol, with_shots
 from mipnb.evaluation import score
 from mipnb.generation import ANSWER_COLUMNS
@@ -156,6 +157,38 @@ def test_too_few_people_to_show_is_an_error(tmp_path):
     root = mllmu(tmp_path)
     with pytest.raises(ValueError, match="n_shots = 1: 0 questions of task VQA are left"):
         evaluation_questions(root, 5, 19, 1, "pocket", n_shots=1)
+
+
+def test_shots_that_nobody_is_left_for_are_refused_by_ids_alone(tmp_path, monkeypatch):
+    root = mllmu(tmp_path)
+    monkeypatch.setattr(reader, "evaluation", lambda *asked: pytest.fail("rows were read"))
+    for n_retain in (19, 475):
+        with pytest.raises(ValueError, match=rf"n_eval_retain = {n_retain} asks all 19 of them; lower"):
+            check_shots(root, 5, n_retain, 1, n_shots=1)
+    check_shots(root, 5, 475, 1, n_shots=0)
+
+
+def test_shots_are_checked_task_by_task(tmp_path):
+    root = mllmu(tmp_path / "a")
+    check_shots(root, 5, 17, 1, n_shots=2)
+    with pytest.raises(ValueError, match="n_shots = 3: 2 questions of task"):
+        check_shots(root, 5, 17, 1, n_shots=3)
+    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="0 questions of task VQA are left"):
+        check_shots(
+            clear(tmp_path / "b"), 10, 3, 1, n_shots=1
+        )  # all three who can choose a caption are asked
+
+
+def test_a_task_that_no_retain_person_is_asked_goes_without_shots_and_that_is_said(tmp_path):
+    root = clear(tmp_path)
+    with pytest.warns(RuntimeWarning, match="n_shots = 2: no retain person is asked QA: asked without"):
+        asked = evaluation_questions(root, 10, 2, 1, n_shots=2)
+    shots = {(split, q.task, len(q.shots)) for split, group in asked.items() for q in group}
+    assert ("real_world", "QA", 0) in shots
+    assert {count for _, task, count in shots if task != "QA"} == {2}
+    assert {q.prompt for q in asked["real_world"]} == {
+        q.prompt for q in evaluation_questions(root, 10, 2, 1)["real_world"]
+    }
 
 
 def test_a_chat_shows_each_picture_at_its_place():
