@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,8 +15,10 @@ _COLUMNS = ["split", "method", "metric", "value"]
 
 
 def results_file(run: str | Path) -> Path | None:
-    """The results.parquet of a run's folder, in whichever notebook's folder it is; None if there is none."""
-    return max(Path(run).glob("[0-9]*/results.parquet"), default=None)
+    """The results.parquet of a run's folder, in the last notebook's folder that has one; None if there is none."""
+    folders = sorted((entry.path for entry in os.scandir(run) if entry.name[0].isdigit()), reverse=True)
+    files = (Path(folder) / "results.parquet" for folder in folders)
+    return next((file for file in files if file.is_file()), None)
 
 
 def headline(file: str | Path, method: str = "edited") -> dict[str, float]:
