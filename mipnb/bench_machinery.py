@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -38,8 +39,9 @@ def make_project(root: Path) -> None:
 
 def make_runs(root: Path, count: int) -> None:
     """A folder of runs as `mipnb run` leaves them, with results of the pocket run's size."""
-    rows = [(s, t, m) for s in ("forget", "retain", "test_forget", "test_retain", "celebrity", "holdout")
-            for t in ("VQA", "QA", "VGEN", "GEN", "VCLOZE", "CLOZE") for m in ("vanilla", "prune", "edited", "random")]  # fmt: skip
+    splits = ("forget", "retain", "test_forget", "test_retain", "celebrity", "holdout")
+    tasks = ("VQA", "QA", "VGEN", "GEN", "VCLOZE", "CLOZE")
+    rows = list(itertools.product(splits, tasks, ("vanilla", "prune", "edited", "random")))
     columns = {"split": [r[0] for r in rows], "task": [r[1] for r in rows], "method": [r[2] for r in rows]}
     columns |= {"metric": ["accuracy"] * len(rows), "value": [0.5] * len(rows)}
     for number in range(count):

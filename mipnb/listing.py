@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,9 +54,8 @@ def find_runs(folder: Path, stages: Sequence[str], method: str) -> list[Run]:
         method: whose scores.
     """
     names = [name for name in _names(folder) if any((folder / name / stage).is_dir() for stage in stages)]
-    with ThreadPoolExecutor() as pool:
-        runs = pool.map(lambda name: _read(folder / name, name, stages, method), names)
-        return sorted(runs, key=lambda run: (run.changed, run.name))
+    runs = (_read(folder / name, name, stages, method) for name in names)
+    return sorted(runs, key=lambda run: (run.changed, run.name))
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -19,6 +20,7 @@ __all__ = ["LINES", "Counter", "progress"]
 LINES = {"MIPNB_PROGRESS": "lines"}
 #: seconds between two lines
 EVERY = 10.0
+_GROUP = "mipnb"  # our bars stay on where those of loading and downloading are off (`mipnb.models`)
 
 
 class Counter(Protocol):
@@ -41,9 +43,14 @@ def progress(total: int, what: str, done: int = 0) -> Iterator[Counter]:
     elif os.environ.get("MIPNB_PROGRESS") == "lines":
         yield _Lines(total, what, done)
     else:
-        from huggingface_hub.utils import tqdm
+        from huggingface_hub.utils import enable_progress_bars, tqdm  # tqdm.auto, whose bars can be grouped
 
-        with tqdm(total=total, desc=what, initial=done, leave=False) as bar:
+        with (
+            warnings.catch_warnings()
+        ):  # HF_HUB_DISABLE_PROGRESS_BARS switches ours off as well, without a word
+            warnings.simplefilter("ignore")
+            enable_progress_bars(_GROUP)
+        with tqdm(total=total, desc=what, initial=done, leave=False, name=_GROUP) as bar:
             yield bar
 
 
