@@ -21,6 +21,7 @@ from mipnb.memory import in_parts
 from mipnb.models import input_device
 from mipnb.partial import Partial, partial_results, questions_digest, weights_digest
 from mipnb.prefixes import Prefix, shared_prefix
+from mipnb.progress import Counter, progress
 
 ANSWER_COLUMNS = [
     "split", "person_id", "task", "modality", "prompt", "answer", "value", "options", "generated",
@@ -64,12 +65,13 @@ def generate(
         resume, "answers", model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
         batch_size=batch_size, max_new_tokens=max_new_tokens, share_prefix=share_prefix,
     )  # fmt: skip
-    asking = _Asking(model, processor, questions, settings, kept, batch_size)
-    for pictures in _chunks(questions, batch_size):
-        in_parts(
-            lambda part, pictures=pictures: asking.pictures(pictures[part], share_prefix),
-            len(pictures), len(pictures), "pictures",
-        )  # fmt: skip
+    with progress(len(questions), "asking") as bar:
+        asking = _Asking(model, processor, questions, settings, kept, bar, batch_size)
+        for pictures in _chunks(questions, batch_size):
+            in_parts(
+                lambda part, pictures=pictures: asking.pictures(pictures[part], share_prefix),
+                len(pictures), len(pictures), "pictures",
+            )  # fmt: skip
     return [asking.answers[index] for index in range(len(questions))]
 
 
@@ -81,6 +83,7 @@ class _Asking:
         model, processor, questions: see `generate`.
         settings: of the decoding.
         kept: answers of a run that was stopped.
+        bar: told how many are answered.
         batch_size: questions a batch.
         rows: how many of them fit into memory.
         answers: what was said, by the questions' index.
@@ -91,6 +94,7 @@ class _Asking:
     questions: Sequence[Question]
     settings: GenerationConfig
     kept: Partial
+    bar: Counter
     batch_size: int
     rows: int = 0
     answers: dict[int, str] = field(default_factory=dict)
@@ -108,6 +112,7 @@ class _Asking:
             said = self.kept.remembered(
                 name, lambda part=part: self._answered(part, prefix()), _write, read_json
             )
+            self.bar.update(len(set(part) - self.answers.keys()))
             self.answers |= dict(zip(part, said, strict=True))
 
     def _like(self, index: int) -> tuple[str, int]:

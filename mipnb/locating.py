@@ -18,6 +18,7 @@ from mipnb.batches import encode
 from mipnb.benchmarks import Question
 from mipnb.memory import fitting
 from mipnb.partial import partial_results, questions_digest, weights_digest
+from mipnb.progress import progress
 from mipnb.rules import ADAPTIVE, RULES
 from mipnb.scores import Scores, concatenate
 
@@ -89,10 +90,12 @@ def locate(
         found, rows = fitting(lambda n: attribute(model, batch, branch, max_rows=n, **given), rows, "rows")
         return found
 
-    for start in range(0, len(questions), batch_size):
-        part = slice(start, start + batch_size)
-        file = f"{start:06d}.safetensors"
-        parts.append(kept.remembered(file, lambda part=part: scored(part), Scores.save, Scores.load))
+    with progress(len(questions), f"locating ({branch})") as bar:
+        for start in range(0, len(questions), batch_size):
+            part = slice(start, start + batch_size)
+            file = f"{start:06d}.safetensors"
+            parts.append(kept.remembered(file, lambda part=part: scored(part), Scores.save, Scores.load))
+            bar.update(len(names[part]))
     return concatenate(parts)
 
 

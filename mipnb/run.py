@@ -4,6 +4,7 @@ Results are up to date by the record in their own folder (`mipnb.state`), writte
 run that is killed at any moment continues where it was; doit keeps no file of its own.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from mipnb.artefacts import project_root, stage_dir, under_root, write_json
 from mipnb.checks import check_artefacts, check_inputs, check_rows
 from mipnb.outcome import Outcome
 from mipnb.params import Params
-from mipnb.report import USAGE
+from mipnb.report import LAST_USAGE, USAGE
 from mipnb.stages import (
     Stage,
     descendants,
@@ -32,7 +33,7 @@ from mipnb.state import RECORD, ingredients, outputs, stale_reasons
 if TYPE_CHECKING:
     from doit.task import Task
 
-__all__ = ["Plan", "list_stages", "make_plan", "run_plan"]
+__all__ = ["Plan", "check_plan", "list_stages", "locked", "make_plan", "run_plan", "run_stage"]
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,19 @@ def run_plan(plan: Plan) -> list[Outcome]:
         ValueError: If another process runs on the same folder, or an input is wrong (see `mipnb.checks`).
         FileNotFoundError: If an input or an earlier artefact is missing.
     """
-    with _locked(plan.run):
+    with locked(plan.run):
         stale = [name for name in plan.selected if _reasons(plan, name)]
         if stale:
-            _check(plan)
+            check_plan(plan)
         return _run_graph(plan)
 
 
-def _check(plan: Plan) -> None:
-    """Checks everything cheap before any work."""
+def check_plan(plan: Plan) -> None:
+    """Checks everything cheap before any work.
+
+    Raises:
+        ValueError, FileNotFoundError: See `mipnb.checks`.
+    """
     for name in plan.selected:
         reads = [read for read in plan.stages[name].reads if read not in plan.selected]
         if reads:
@@ -136,8 +141,12 @@ def _check(plan: Plan) -> None:
 
 
 @contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Holds the run's folder; the lock ends with the process, however that ends."""
+def locked(run: Path) -> Iterator[None]:
+    """Holds the run's folder; the lock ends with the process, however that ends.
+
+    Raises:
+        ValueError: If another process holds it.
+    """
     run.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(run / ".lock")
     try:
@@ -180,7 +189,7 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
 
     def action() -> "TaskFailed | None":
         try:
-            _run_stage(plan, plan.stages[outcome.name])
+            run_stage(plan, plan.stages[outcome.name])
         except (NotebookFailedError, ValueError, OSError) as error:
             return TaskFailed(str(error))
 
@@ -188,13 +197,18 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
     return Task(outcome.name, [action], task_dep=before, uptodate=[is_up_to_date], io={"capture": False})
 
 
-def _run_stage(plan: Plan, stage: Stage) -> None:
-    """Runs one notebook and records what its results were made from; the record comes last."""
+def run_stage(plan: Plan, stage: Stage) -> None:
+    """Runs one notebook and records what its results were made from; the record comes last.
+
+    Raises:
+        NotebookFailedError: If a cell raised an error, the kernel died, or an artefact was not written.
+    """
     from mipnb.execute import NotebookFailedError, execute
 
     folder = stage_dir(plan.run, stage.name)
-    for name in (RECORD, USAGE):
-        (folder / name).unlink(missing_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    if (folder / USAGE).exists():
+        os.replace(folder / USAGE, folder / LAST_USAGE)
     values = {name: getattr(plan.params, name) for name in notebook_parameters(stage.notebook)}
     write_json(folder / "params.json", values)
     made_from = ingredients(stage, plan.params, plan.run, plan.stages)

@@ -4,11 +4,13 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
 import yaml
 from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    import nbformat
 
 __all__ = [
     "Stage", "descendants", "find_stage", "load_stages", "no_longer_read", "notebook_parameters", "read_notebook",
@@ -116,12 +118,14 @@ def descendants(stages: Sequence[Stage], name: str) -> set[str]:
     return found
 
 
-def read_notebook(path: Path) -> nbformat.NotebookNode:
+def read_notebook(path: Path) -> "nbformat.NotebookNode":
     """Reads a notebook.
 
     Raises:
         ValueError: If the file is not a notebook.
     """
+    import nbformat  # takes most of a second, which lists of runs can do without
+
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises half a dozen kinds for a damaged file
