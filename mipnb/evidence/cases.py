@@ -1,0 +1,127 @@
+"""One case of the trial: a vanilla model and a forget set, located on training questions and asked others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from mipnb import models
+from mipnb.benchmarks import Question
+from mipnb.evidence.activations import Sums, activation_sums
+from mipnb.evidence.asked import Asked, prepare
+from mipnb.evidence.people import MODALITIES, Roles, training_questions, unused_questions
+from mipnb.models import FFN
+
+BRANCHES = ("text", "vision")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A vanilla model and a forget set.
+
+    Attributes:
+        unit: label in tables.
+        model, processor: the vanilla model.
+        forget, retain: training questions that are located on.
+        asked: questions of the sets "forget" and "retain" that are not.
+        params: of the run: batch sizes, how to locate, seed.
+        people: IDs of the forget set.
+    """
+
+    unit: str
+    model: nn.Module
+    processor: Any
+    forget: Sequence[Question]
+    retain: Sequence[Question]
+    asked: Asked
+    params: BaseModel
+    people: tuple[str, ...] = ()
+
+    def ffns(self, branch: str) -> list[FFN]:
+        """The branch's networks."""
+        return models.ffns(self.model, branch)
+
+    @cached_property
+    def encoded(self) -> Asked:
+        """The located questions, encoded."""
+        sets = {"forget": self.forget, "retain": self.retain}
+        return prepare(self.processor, sets, self.params.batch_size, self.params.device)
+
+    def sums(self, branch: str, group: str) -> dict[str, Sums]:
+        """Sums of a branch's activations on the located questions of a set, by modality."""
+        seen = MODALITIES if branch == "text" else ("image_text",)
+        return {
+            modality: activation_sums(
+                self.model, self.encoded.only(set=group, modality=modality), self.ffns(branch), branch
+            )
+            for modality in seen
+        }
+
+    def means(self, branch: str) -> Tensor:
+        """Mean activations over the located retain questions, of people who are not asked: (kinds, layers, n)."""
+        parts = self.sums(branch, "retain").values()
+        whole = [sum(getattr(part, name) for part in parts) for name in Sums.__dataclass_fields__]
+        return Sums(*whole).means()
+
+    def modalities(self, branch: str) -> tuple[str, ...]:
+        """Which questions a branch is judged by: those that depend on nothing else first."""
+        return ("text",) if branch == "text" else ("image_text",)
+
+
+def reported_cases(
+    loaded: Mapping[str, tuple[nn.Module, Any]], root: str, roles: Roles, params: BaseModel
+) -> list[Case]:
+    """The cases that are reported: every vanilla model with every forget set, asked unused views and phrasings.
+
+    Args:
+        loaded: name of a vanilla model -> model and processor.
+        root: the benchmark.
+        roles: from `people.draw_roles`.
+        params: of the run; `n_locate_forget`, `n_locate_retain` and `trial_questions` say how many questions.
+    """
+    kept = unused_questions(root, roles.kept, params.trial_questions, params.seed)
+    located = _retain(root, roles, params)
+    return [
+        _case(
+            f"{name}/{index}", vanilla, ids, _located(root, ids, params)[0], located,
+            {"forget": unused_questions(root, ids, params.trial_questions, params.seed), "retain": kept}, params,
+        )
+        for name, vanilla in loaded.items()
+        for index, ids in enumerate(roles.forget)
+    ]  # fmt: skip
+
+
+def validation_cases(
+    loaded: Mapping[str, tuple[nn.Module, Any]], root: str, roles: Roles, params: BaseModel
+) -> list[Case]:
+    """The cases that settings are chosen on: other people, asked training questions that locating did not see."""
+    _, kept = training_questions(root, roles.validation_kept, 1, params.trial_questions, params.seed)
+    located, cases = _retain(root, roles, params), []
+    for name, vanilla in loaded.items():
+        for index, ids in enumerate(roles.validation):
+            forget, asked = _located(root, ids, params)
+            sets = {"forget": asked, "retain": kept}
+            cases.append(_case(f"{name}/{index}", vanilla, ids, forget, located, sets, params))
+    return cases
+
+
+def _located(root: str, ids: Sequence[str], params: BaseModel) -> tuple[list[Question], list[Question]]:
+    return training_questions(
+        params.training_dir or root, ids, params.n_locate_forget, params.trial_questions, params.seed
+    )
+
+
+def _retain(root: str, roles: Roles, params: BaseModel) -> list[Question]:
+    source = params.training_dir or root
+    return training_questions(source, roles.located, params.n_locate_retain, 0, params.seed)[0]
+
+
+def _case(unit, vanilla, ids, forget, retain, asked, params) -> Case:
+    model, processor = vanilla
+    encoded = prepare(processor, asked, params.eval_batch_size, params.device)
+    return Case(unit, model, processor, forget, retain, encoded, params, tuple(ids))
