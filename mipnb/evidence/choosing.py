@@ -1,0 +1,84 @@
+"""Choosing a recipe on validation people, whom no reported figure is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from mipnb.evidence.cases import Case
+from mipnb.evidence.controls import random_rankings
+from mipnb.evidence.measures import branch_marks
+from mipnb.evidence.recipes import RUN, Located, Recipe, follow, located_scores, sizes_of
+from mipnb.evidence.trial import asked_of, top_k_of
+from mipnb.evidence.verdicts import measure_table
+
+
+def recipes_for(branch: str) -> list[Recipe]:
+    """The recipes tried: rankings, then, with the retain set taken into account, one change at a time.
+
+    Args:
+        branch: "text" or "vision", which has neither kinds of positions nor text questions.
+    """
+    rankings = [Recipe(ranking) for ranking in ("forget", "contrast", "ratio", "projected")]
+    people = [Recipe("ratio", aggregate) for aggregate in ("vote", "people_vote", "people_turns")]
+    places = [
+        Recipe("ratio", positions=where)
+        for where in ("all", "prompt", "answer")
+        if where == "all" or branch == "text"
+    ]
+    pictures = [Recipe("ratio", picture_share=0.5)] if branch == "text" else []
+    return [*rankings, *people, *places, *pictures, Recipe("ratio", weighted=True)]
+
+
+def try_recipes(
+    cases: Sequence[Case], branch: str, recipes: Sequence[Recipe], n_draws: int = 5, k: int | None = None
+) -> pd.DataFrame:
+    """Silence what each recipe picks, as many neurons for all, and random neurons.
+
+    Args:
+        cases: from `cases.validation_cases`.
+        branch: "text" or "vision".
+        recipes: to try.
+        n_draws: random draws beside them.
+        k: neurons per layer; by default the run's.
+
+    Returns:
+        One row a recipe and one for "random": recipe, then value, low, high of necessity, spared and ratio (columns
+        "necessity", "necessity_low", "necessity_high", ...), of recall.
+    """
+    marks = pd.concat([_tried(case, branch, recipes, n_draws, k) for case in cases], ignore_index=True)
+    table = measure_table(marks, "recall")
+    wide = {}
+    for row in table.itertuples():
+        values = {row.measure: row.value, f"{row.measure}_low": row.low, f"{row.measure}_high": row.high}
+        wide.setdefault(row.choice, {}).update(values)
+    return pd.DataFrame(wide).T.rename_axis("recipe").reset_index()
+
+
+def _tried(case: Case, branch: str, recipes: Sequence[Recipe], n_draws: int, k: int | None) -> pd.DataFrame:
+    pictured = any(recipe.picture_share for recipe in recipes)
+    positions = any(recipe.positions != RUN for recipe in recipes)
+    located: Located = located_scores(case, branch, pictured, positions)
+    k, asked, ffns = k or top_k_of(case, branch), asked_of(case, branch), case.ffns(branch)
+    tables = []
+    for recipe in recipes:
+        ranked = follow(recipe, located, k, recipe.name)
+        sizes = {k: sizes_of(case, branch, recipe, ranked, k)}
+        tables.append(branch_marks(case.model, asked, ffns, branch, [ranked], sizes, unit=case.unit))
+    drawn = random_rankings(ranked.values, n_draws, case.params.seed)
+    sizes = {k: sizes_of(case, branch, Recipe(), drawn[0], k)}
+    tables.append(branch_marks(case.model, asked, ffns, branch, drawn, sizes, unit=case.unit))
+    return pd.concat(tables, ignore_index=True)
+
+
+def choose(recipes: Sequence[Recipe], tried: pd.DataFrame, measure: str = "spared") -> Recipe:
+    """The recipe with the largest value of a measure; the first of equal ones.
+
+    Args:
+        recipes: that were tried.
+        tried: from `try_recipes`.
+        measure: "spared" (fall on forget less fall on retain) is steadier than "ratio", which divides by small losses.
+    """
+    values = tried.set_index("recipe")[measure]
+    return max(recipes, key=lambda recipe: values[recipe.name])
