@@ -32,7 +32,12 @@ def recipes_for(branch: str) -> list[Recipe]:
 
 
 def try_recipes(
-    cases: Sequence[Case], branch: str, recipes: Sequence[Recipe], n_draws: int = 5, k: int | None = None
+    cases: Sequence[Case],
+    branch: str,
+    recipes: Sequence[Recipe],
+    n_draws: int = 5,
+    k: int | None = None,
+    mark: str = "probability",
 ) -> pd.DataFrame:
     """Silence what each recipe picks, as many neurons for all, and random neurons.
 
@@ -42,13 +47,14 @@ def try_recipes(
         recipes: to try.
         n_draws: random draws beside them.
         k: neurons per layer; by default the run's.
+        mark: "probability", which moves before any answer is lost, or "recall".
 
     Returns:
         One row a recipe and one for "random": recipe, then value, low, high of necessity, spared and ratio (columns
-        "necessity", "necessity_low", "necessity_high", ...), of recall.
+        "necessity", "necessity_low", "necessity_high", ...).
     """
     marks = pd.concat([_tried(case, branch, recipes, n_draws, k) for case in cases], ignore_index=True)
-    table = measure_table(marks, "recall")
+    table = measure_table(marks, mark)
     wide = {}
     for row in table.itertuples():
         values = {row.measure: row.value, f"{row.measure}_low": row.low, f"{row.measure}_high": row.high}

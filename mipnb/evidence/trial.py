@@ -6,12 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from mipnb import trials
-from mipnb.benchmarks import Question
-from mipnb.editing import edit
-from mipnb.edits import Edit
 from mipnb.evidence.asked import Asked
-from mipnb.evidence.cases import BRANCHES, Case
+from mipnb.evidence.cases import Case
 from mipnb.evidence.controls import (
     largest_activation,
     lowest,
@@ -20,11 +16,10 @@ from mipnb.evidence.controls import (
     permuted_sets,
     random_rankings,
 )
-from mipnb.evidence.measures import branch_marks, edit_marks
+from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.ranked import Ranked, even_sizes, given
 from mipnb.evidence.recipes import RUN, Located, Recipe, follow, located_scores, sizes_of
 from mipnb.evidence.verdicts import verdict_table
-from mipnb.models import fingerprint
 from mipnb.paths import NeuronPath
 
 #: choices of one draw that a path is held against, beside "random"
@@ -139,55 +134,3 @@ def path_trial(case: Case, path: NeuronPath, mark: str = "recall") -> pd.DataFra
         {max(path.sizes): path.sizes}, case.means(path.branch), case.unit,
     )  # fmt: skip
     return verdict_table(marks, "path", ("random", "activation", "manu"), mark=mark)
-
-
-def edit_trial(
-    case: Case, subject: Sequence[Edit], others: Mapping[str, Sequence[Edit]], mark: str = "recall"
-) -> pd.DataFrame:
-    """Put any edit through the trial: what it leaves of both sets, beside other edits of the same model.
-
-    Args:
-        case: model and questions.
-        subject: the edit, one a seed.
-        others: name of a control ("random") -> its edits, one a seed.
-        mark: "recall" or "probability".
-
-    Returns:
-        `verdicts.verdict_table`, measures `forgetting` and `retention`.
-    """
-    named = {"path": subject, **others}
-    edits = {(name, draw, 1): one for name, group in named.items() for draw, one in enumerate(group)}
-    marks = edit_marks(case.model, case.asked, edits, case.unit)
-    return verdict_table(marks, "path", tuple(others), mark=mark)
-
-
-def edits_at(
-    case: Case,
-    rankings: Mapping[str, Sequence[Ranked]],
-    steps: Sequence[int],
-    training: tuple[Sequence[Question], Sequence[Question], Sequence[Question]],
-) -> pd.DataFrame:
-    """Edit both branches with k neurons per layer of every choice, for several k, and ask.
-
-    Args:
-        case: model and questions.
-        rankings: branch -> rankings; those of one choice and draw go together.
-        steps: the k.
-        training: forget, retain and neighbour questions to train on, see `trials.edit_batches`.
-
-    Returns:
-        See `measures.edit_marks`.
-    """
-    batches = trials.edit_batches(case.processor, case.params, *training)
-    config, states, edits = trials.edit_config(case.params), {}, {}
-    for pair in zip(*(rankings[branch] for branch in BRANCHES), strict=True):
-        for k in steps:
-            paths = [_cut(case, branch, one, k) for branch, one in zip(BRANCHES, pair, strict=True)]
-            key = (pair[0].choice, pair[0].draw, k)
-            edits[key], _ = edit(case.model, paths, *batches, config, case.params.seed, states=states)
-    return edit_marks(case.model, case.asked, edits, case.unit)
-
-
-def _cut(case: Case, branch: str, ranked: Ranked, k: int) -> NeuronPath:
-    sizes = even_sizes(k, *ranked.values.shape)
-    return ranked.path(branch, sizes, fingerprint(case.model), case.params.benchmark_dir)

@@ -8,9 +8,10 @@ from mipnb.editing import prune
 from mipnb.evidence.asked import answer_marks, prepare
 from mipnb.evidence.cases import reported_cases, validation_cases
 from mipnb.evidence.choosing import choose, try_recipes
+from mipnb.evidence.edited import edit_rankings, edit_trial, edits_at, training_sets
 from mipnb.evidence.people import draw_roles, training_questions, unused_questions
 from mipnb.evidence.recipes import Recipe, located_scores, sizes_of
-from mipnb.evidence.trial import CONTROLS, all_rankings, case_marks, edit_trial, edits_at, path_trial
+from mipnb.evidence.trial import CONTROLS, all_rankings, case_marks, path_trial
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
 from mipnb.models import fingerprint, load_model, load_processor
@@ -129,10 +130,17 @@ def test_any_path_and_any_edit_can_be_tried(case):
 
 
 def test_edits_at_several_k(case):
-    rankings = {branch: all_rankings(case, branch, Recipe())[:1] for branch in ("text", "vision")}
-    training = (case.forget, case.retain, [])
-    marks = edits_at(case, rankings, (1, 2), training)
-    assert marks[marks.measure == "edit"].groupby("k").size().index.tolist() == [1, 2]
+    recipes = {"text": Recipe(), "vision": Recipe("ratio", positions="all")}
+    rankings = edit_rankings(case, recipes)
+    forget, retain, near = training_sets(ROOT, case.people, case.params)
+    assert {q.person_id for q in forget} == set(case.people)
+    assert len({q.person_id for q in retain}) == 198
+    assert near == []
+    marks = edits_at(case, rankings, (1, 2), (forget, retain[:20], near))
+    edited = marks[marks.measure == "edit"]
+    assert set(zip(edited.choice, edited.k, strict=True)) == {
+        (c, k) for c in ("path", "random") for k in (1, 2)
+    }
 
 
 def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
