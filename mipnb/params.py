@@ -163,6 +163,17 @@ class Params(BaseModel):
     trial_kept: int = Field(20, ge=2, description="people to keep who are asked in the trial")
     trial_questions: int = Field(3, ge=1, description="questions a person and modality in the trial")
     trial_draws: int = Field(20, ge=2, description="random draws that the path is held against in the trial")
+    trial_locate_forget: int = Field(
+        480, ge=1, description="training questions of a forget set, a modality, that the trial locates on"
+    )
+    trial_locate_retain: int = Field(960, ge=1, description="the same of the retain set")
+    trial_search: Literal["greedy", "exact", "one_pass"] = Field(
+        "one_pass", description="how the trial's paths are searched"
+    )
+    trial_text_top_k: int = Field(
+        64, ge=1, description="neurons per language layer at which the trial holds choices beside each other"
+    )
+    trial_vision_top_k: int = Field(384, ge=1, description="the same of a vision block")
     trial_edit_steps: int = Field(40, ge=0, description="training steps of the trial's edits")
     second_vanilla_dir: str = Field(
         "",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,8 @@ from mipnb.evidence.people import MODALITIES, Roles, training_questions, unused_
 from mipnb.models import FFN
 
 BRANCHES = ("text", "vision")
+#: questions of a set and modality that activations are summed over
+N_SUMMED = 96
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class Case:
         asked: questions of the sets "forget" and "retain" that are not.
         params: of the run: batch sizes, how to locate, seed.
         people: IDs of the forget set.
+        shared: what was found out about the retain set, for all cases of one model and retain set.
     """
 
     unit: str
@@ -41,6 +44,13 @@ class Case:
     asked: Asked
     params: BaseModel
     people: tuple[str, ...] = ()
+    shared: dict = field(default_factory=dict)
+
+    def remembered(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for all cases that share it."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
 
     def ffns(self, branch: str) -> list[FFN]:
         """The branch's networks."""
@@ -48,22 +58,26 @@ class Case:
 
     @cached_property
     def encoded(self) -> Asked:
-        """The located questions, encoded."""
-        sets = {"forget": self.forget, "retain": self.retain}
+        """Some of the located questions, spread over all of them, encoded."""
+        sets = {"forget": _spread(self.forget), "retain": _spread(self.retain)}
         return prepare(self.processor, sets, self.params.batch_size, self.params.device)
 
     def sums(self, branch: str, group: str) -> dict[str, Sums]:
-        """Sums of a branch's activations on the located questions of a set, by modality."""
+        """Sums of a branch's activations on `encoded` questions of a set, by modality."""
+        if group == "retain":
+            return self.remembered(("sums", branch), lambda: self._sums(branch, group))
+        return self._sums(branch, group)
+
+    def _sums(self, branch: str, group: str) -> dict[str, Sums]:
         seen = MODALITIES if branch == "text" else ("image_text",)
+        at = (self.ffns(branch), branch)
         return {
-            modality: activation_sums(
-                self.model, self.encoded.only(set=group, modality=modality), self.ffns(branch), branch
-            )
+            modality: activation_sums(self.model, self.encoded.only(set=group, modality=modality), *at)
             for modality in seen
         }
 
     def means(self, branch: str) -> Tensor:
-        """Mean activations over the located retain questions, of people who are not asked: (kinds, layers, n)."""
+        """Mean activations over located retain questions, of people who are not asked: (kinds, layers, n)."""
         parts = self.sums(branch, "retain").values()
         whole = [sum(getattr(part, name) for part in parts) for name in Sums.__dataclass_fields__]
         return Sums(*whole).means()
@@ -71,6 +85,15 @@ class Case:
     def modalities(self, branch: str) -> tuple[str, ...]:
         """Which questions a branch is judged by: those that depend on nothing else first."""
         return ("text",) if branch == "text" else ("image_text",)
+
+
+def _spread(questions: Sequence[Question]) -> list[Question]:
+    """At most N_SUMMED questions of each modality, evenly from the first to the last."""
+    found = []
+    for modality in MODALITIES:
+        part = [question for question in questions if question.modality == modality]
+        found += part[:: -(-len(part) // N_SUMMED) or 1]
+    return found
 
 
 def reported_cases(
@@ -82,18 +105,19 @@ def reported_cases(
         loaded: name of a vanilla model -> model and processor.
         root: the benchmark.
         roles: from `people.draw_roles`.
-        params: of the run; `n_locate_forget`, `n_locate_retain` and `trial_questions` say how many questions.
+        params: of the run; `trial_locate_forget`, `trial_locate_retain` and `trial_questions` say how many questions.
     """
     kept = unused_questions(root, roles.kept, params.trial_questions, params.seed)
     located = _retain(root, roles, params)
-    return [
-        _case(
-            f"{name}/{index}", vanilla, ids, _located(root, ids, params)[0], located,
-            {"forget": unused_questions(root, ids, params.trial_questions, params.seed), "retain": kept}, params,
-        )
-        for name, vanilla in loaded.items()
-        for index, ids in enumerate(roles.forget)
-    ]  # fmt: skip
+    cases = []
+    for name, vanilla in loaded.items():
+        shared: dict = {}
+        for index, ids in enumerate(roles.forget):
+            forget = _located(root, ids, params)[0]
+            asked = unused_questions(root, ids, params.trial_questions, params.seed)
+            sets = {"forget": asked, "retain": kept}
+            cases.append(_case(f"{name}/{index}", vanilla, ids, forget, located, sets, params, shared))
+    return cases
 
 
 def validation_cases(
@@ -103,25 +127,26 @@ def validation_cases(
     _, kept = training_questions(root, roles.validation_kept, 1, params.trial_questions, params.seed)
     located, cases = _retain(root, roles, params), []
     for name, vanilla in loaded.items():
+        shared: dict = {}
         for index, ids in enumerate(roles.validation):
             forget, asked = _located(root, ids, params)
             sets = {"forget": asked, "retain": kept}
-            cases.append(_case(f"{name}/{index}", vanilla, ids, forget, located, sets, params))
+            cases.append(_case(f"{name}/{index}", vanilla, ids, forget, located, sets, params, shared))
     return cases
 
 
 def _located(root: str, ids: Sequence[str], params: BaseModel) -> tuple[list[Question], list[Question]]:
     return training_questions(
-        params.training_dir or root, ids, params.n_locate_forget, params.trial_questions, params.seed
+        params.training_dir or root, ids, params.trial_locate_forget, params.trial_questions, params.seed
     )
 
 
 def _retain(root: str, roles: Roles, params: BaseModel) -> list[Question]:
     source = params.training_dir or root
-    return training_questions(source, roles.located, params.n_locate_retain, 0, params.seed)[0]
+    return training_questions(source, roles.located, params.trial_locate_retain, 0, params.seed)[0]
 
 
-def _case(unit, vanilla, ids, forget, retain, asked, params) -> Case:
+def _case(unit, vanilla, ids, forget, retain, asked, params, shared) -> Case:
     model, processor = vanilla
     encoded = prepare(processor, asked, params.eval_batch_size, params.device)
-    return Case(unit, model, processor, forget, retain, encoded, params, tuple(ids))
+    return Case(unit, model, processor, forget, retain, encoded, params, tuple(ids), shared)

@@ -9,26 +9,27 @@ import pandas as pd
 from mipnb.evidence.cases import Case
 from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.measures import branch_marks
-from mipnb.evidence.recipes import RUN, Located, Recipe, follow, located_scores, sizes_of
-from mipnb.evidence.trial import asked_of, top_k_of
+from mipnb.evidence.recipes import RUN, Located, Recipe, follow, located_scores, size_of, sizes_of
+from mipnb.evidence.trial import asked_of
 from mipnb.evidence.verdicts import measure_table
 
 
-def recipes_for(branch: str) -> list[Recipe]:
+def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
     """The recipes tried: rankings, then, with the retain set taken into account, one change at a time.
 
     Args:
-        branch: "text" or "vision", which has neither kinds of positions nor text questions.
+        branch: "text" or "vision", whose positions are all of one kind.
+        pictured: text branch: whether half of the neurons may come from questions with a picture, too.
     """
-    rankings = [Recipe(ranking) for ranking in ("forget", "contrast", "ratio", "projected")]
-    people = [Recipe("ratio", aggregate) for aggregate in ("vote", "people_vote", "people_turns")]
-    places = [
-        Recipe("ratio", positions=where)
-        for where in ("all", "prompt", "answer")
-        if where == "all" or branch == "text"
-    ]
-    pictures = [Recipe("ratio", picture_share=0.5)] if branch == "text" else []
-    return [*rankings, *people, *places, *pictures, Recipe("ratio", weighted=True)]
+    rankings = [Recipe(ranking) for ranking in ("contrast", "forget", "ratio", "projected")]
+    people = [Recipe("contrast", aggregate) for aggregate in ("vote", "people_vote", "people_turns")]
+    people += [Recipe(ranking, "people_turns") for ranking in ("ratio", "projected")]
+    layers = [Recipe("contrast", weighted=True)]
+    if branch == "vision":
+        return [*rankings, *people, *layers]
+    places = [Recipe("contrast", positions=where) for where in ("prompt", "answer")]
+    pictures = [Recipe("contrast", picture_share=0.5)] if pictured else []
+    return [*rankings, *people, *layers, *places, *pictures]
 
 
 def try_recipes(
@@ -66,7 +67,7 @@ def _tried(case: Case, branch: str, recipes: Sequence[Recipe], n_draws: int, k: 
     pictured = any(recipe.picture_share for recipe in recipes)
     positions = any(recipe.positions != RUN for recipe in recipes)
     located: Located = located_scores(case, branch, pictured, positions)
-    k, asked, ffns = k or top_k_of(case, branch), asked_of(case, branch), case.ffns(branch)
+    k, asked, ffns = k or size_of(case, branch), asked_of(case, branch), case.ffns(branch)
     tables = []
     for recipe in recipes:
         ranked = follow(recipe, located, k, recipe.name)

@@ -7,7 +7,7 @@ get neurons by their causal effect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,13 +54,7 @@ class Recipe:
         return ", ".join(parts + ["by effect"] * self.weighted)
 
 
-def located_scores(
-    case: Case,
-    branch: str,
-    pictured: bool = False,
-    positions: bool = True,
-    forget: list[Question] | None = None,
-) -> Located:
+def located_scores(case: Case, branch: str, pictured: bool = False, positions: bool = True) -> Located:
     """All scores that recipes need, of both sets.
 
     Args:
@@ -68,32 +62,58 @@ def located_scores(
         branch: "text" or "vision".
         pictured: for the text branch, whether to locate on questions with a picture, too.
         positions: whether to locate by position beside the run's own way.
-        forget: questions in place of the case's forget set (controls).
     """
     modalities = ["image_text"] if branch == "vision" else ["text"] + ["image_text"] * pictured
-    sets = {"forget": case.forget if forget is None else forget, "retain": case.retain}
+    ways = (RUN, "all") if positions else (RUN,)
+
+    def scores(questions: Sequence[Question], modality: str) -> dict[str, Scores]:
+        return scores_of(case, questions, branch, modality, ways)
+
     return {
         modality: {
-            group: _scores(case, of_modality(questions, modality), branch, positions)
-            for group, questions in sets.items()
+            "forget": scores(case.forget, modality),
+            "retain": case.remembered((branch, modality, ways), lambda m=modality: scores(case.retain, m)),
         }
         for modality in modalities
     }
 
 
-def _scores(case: Case, questions: list[Question], branch: str, positions: bool) -> dict[str, Scores]:
-    params, kind = case.params, kind_of(case, branch)
-    top_k = params.text_top_k if branch == "text" else params.vision_top_k
-    options = {name: getattr(params, name) for name in ("score", "search", "rule", "n_steps")}
-    at = (case.model, case.processor, questions, branch)
-    found = {
-        RUN: locate(
-            *at, params.batch_size, params.device, kind=kind, top_k=top_k, completeness=False, **options
-        )
-    }
-    if positions:
+def scores_of(
+    case: Case, questions: Sequence[Question], branch: str, modality: str, ways: Collection[str]
+) -> dict[str, Scores]:
+    """Positions -> scores of the questions of one modality.
+
+    Args:
+        case: model and parameters.
+        questions: any.
+        branch: "text" or "vision".
+        modality: "text" or "image_text".
+        ways: RUN for the run's own (with the trial's search); any other for all that are taken by position.
+    """
+    params, kind, found = case.params, kind_of(case, branch), {}
+    at = (case.model, case.processor, of_modality(questions, modality), branch)
+    if RUN in ways:
+        options = {name: getattr(params, name) for name in ("score", "rule", "n_steps")}
+        options |= {
+            "search": params.trial_search,
+            "kind": kind,
+            "top_k": top_k_of(case, branch),
+            "completeness": False,
+        }
+        found[RUN] = locate(*at, params.batch_size, params.device, **options)
+    if set(ways) - {RUN}:
         found |= locate_by_position(*at, kind, params.n_steps, params.rule, params.batch_size, params.device)
     return found
+
+
+def top_k_of(case: Case, branch: str) -> int:
+    """Neurons per layer of the run's path."""
+    return case.params.text_top_k if branch == "text" else case.params.vision_top_k
+
+
+def size_of(case: Case, branch: str) -> int:
+    """Neurons per layer at which choices are held beside each other; also what samples and people vote for."""
+    return case.params.trial_text_top_k if branch == "text" else case.params.trial_vision_top_k
 
 
 def kind_of(case: Case, branch: str) -> str:

@@ -18,17 +18,20 @@ from mipnb.evidence.controls import (
 )
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.ranked import Ranked, even_sizes, given
-from mipnb.evidence.recipes import RUN, Located, Recipe, follow, located_scores, sizes_of
+from mipnb.evidence.recipes import (
+    Located,
+    Recipe,
+    follow,
+    located_scores,
+    scores_of,
+    size_of,
+    sizes_of,
+)
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.paths import NeuronPath
 
 #: choices of one draw that a path is held against, beside "random"
 CONTROLS = ("lowest", "activation", "manu", "first_token", "permuted_answers", "permuted_sets")
-
-
-def top_k_of(case: Case, branch: str) -> int:
-    """Neurons per layer of the run's path."""
-    return case.params.text_top_k if branch == "text" else case.params.vision_top_k
 
 
 def all_rankings(case: Case, branch: str, recipe: Recipe, located: Located | None = None) -> list[Ranked]:
@@ -40,7 +43,7 @@ def all_rankings(case: Case, branch: str, recipe: Recipe, located: Located | Non
         recipe: of the path; first_token and both permutations follow it, too.
         located: scores, if they are there already.
     """
-    top_k, pictured = top_k_of(case, branch), recipe.picture_share > 0
+    top_k, pictured = size_of(case, branch), recipe.picture_share > 0
     located = located_scores(case, branch, pictured) if located is None else located
     path = follow(recipe, located, top_k)
     return [path, *controls(case, branch, path), *_of_scores(case, branch, recipe, located)]
@@ -55,7 +58,7 @@ def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:
 
 def _of_scores(case: Case, branch: str, recipe: Recipe, located: Located) -> list[Ranked]:
     """The controls that are made of scores: the first position's alone, and with either kind of label permuted."""
-    top_k, seed = top_k_of(case, branch), case.params.seed
+    top_k, seed = size_of(case, branch), case.params.seed
     first = Recipe(recipe.ranking, recipe.aggregate, "first", recipe.picture_share)
     dealt = {
         modality: dict(
@@ -63,9 +66,11 @@ def _of_scores(case: Case, branch: str, recipe: Recipe, located: Located) -> lis
         )
         for modality, sets in located.items()
     }
-    wrong = located_scores(
-        case, branch, recipe.picture_share > 0, recipe.positions != RUN, permuted_answers(case.forget, seed)
-    )
+    strange = permuted_answers(case.forget, seed)
+    wrong = {
+        modality: {**sets, "forget": scores_of(case, strange, branch, modality, {recipe.positions})}
+        for modality, sets in located.items()
+    }
     return [
         follow(first, located, top_k, "first_token"),
         follow(recipe, wrong, top_k, "permuted_answers"),
@@ -92,7 +97,7 @@ def case_marks(
     Returns:
         See `measures.branch_marks`.
     """
-    ranked, k = all_rankings(case, branch, recipe), top_k_of(case, branch)
+    ranked, k = all_rankings(case, branch, recipe), size_of(case, branch)
     sizes = {k: sizes_of(case, branch, recipe, ranked[0], k)}
     means, asked = case.means(branch), asked_of(case, branch)
     at = (case.model, asked, case.ffns(branch), branch)

@@ -24,8 +24,8 @@ IDS = [f"{number:03d}" for number in range(1, 201)]
 
 @pytest.fixture(scope="module")
 def params():
-    few = {"n_locate_forget": 6, "n_locate_retain": 6, "trial_questions": 1, "trial_draws": 3, "trial_kept": 2,
-           "search": "one_pass", "edit_steps": 2, "neighbour_batch": 0}  # fmt: skip
+    few = {"trial_locate_forget": 6, "trial_locate_retain": 6, "trial_questions": 1, "trial_draws": 3, "trial_kept": 2,
+           "edit_steps": 2, "neighbour_batch": 0}  # fmt: skip
     return read_parameters([project_root() / "params" / "quick.yaml"], few)
 
 
