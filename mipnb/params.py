@@ -171,7 +171,7 @@ class Params(BaseModel):
         "one_pass", description="how the trial's paths are searched"
     )
     trial_text_top_k: int = Field(
-        64, ge=1, description="neurons per language layer at which the trial holds choices beside each other"
+        128, ge=1, description="neurons per language layer at which the trial holds choices beside each other"
     )
     trial_vision_top_k: int = Field(384, ge=1, description="the same of a vision block")
     trial_edit_steps: int = Field(40, ge=0, description="training steps of the trial's edits")

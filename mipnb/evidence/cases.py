@@ -123,7 +123,7 @@ def reported_cases(
 def validation_cases(
     loaded: Mapping[str, tuple[nn.Module, Any]], root: str, roles: Roles, params: BaseModel
 ) -> list[Case]:
-    """The cases that settings are chosen on: other people, asked training questions that locating did not see."""
+    """The cases that settings are chosen on: other people, asked held-back phrasings and pictures."""
     _, kept = training_questions(root, roles.validation_kept, 1, params.trial_questions, params.seed)
     located, cases = _retain(root, roles, params), []
     for name, vanilla in loaded.items():
@@ -136,14 +136,13 @@ def validation_cases(
 
 
 def _located(root: str, ids: Sequence[str], params: BaseModel) -> tuple[list[Question], list[Question]]:
-    return training_questions(
-        params.training_dir or root, ids, params.trial_locate_forget, params.trial_questions, params.seed
-    )
+    counts = (params.trial_locate_forget, params.trial_questions)
+    return training_questions(root, ids, *counts, params.seed, params.training_dir)
 
 
 def _retain(root: str, roles: Roles, params: BaseModel) -> list[Question]:
-    source = params.training_dir or root
-    return training_questions(source, roles.located, params.trial_locate_retain, 0, params.seed)[0]
+    counts = (params.trial_locate_retain, 0)
+    return training_questions(root, roles.located, *counts, params.seed, params.training_dir)[0]
 
 
 def _case(unit, vanilla, ids, forget, retain, asked, params, shared) -> Case:

@@ -27,7 +27,11 @@ def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
     layers = [Recipe("contrast", weighted=True)]
     if branch == "vision":
         return [*rankings, *people, *layers]
-    places = [Recipe("contrast", positions=where) for where in ("prompt", "answer")]
+    places = [
+        Recipe(ranking, positions=where)
+        for ranking in ("contrast", "projected")
+        for where in ("prompt", "answer")
+    ]
     pictures = [Recipe("contrast", picture_share=0.5)] if pictured else []
     return [*rankings, *people, *layers, *places, *pictures]
 
@@ -79,13 +83,16 @@ def _tried(case: Case, branch: str, recipes: Sequence[Recipe], n_draws: int, k: 
     return pd.concat(tables, ignore_index=True)
 
 
-def choose(recipes: Sequence[Recipe], tried: pd.DataFrame, measure: str = "spared") -> Recipe:
-    """The recipe with the largest value of a measure; the first of equal ones.
+def choose(recipes: Sequence[Recipe], tried: pd.DataFrame) -> Recipe:
+    """The recipe with the largest ratio among those that surely take more from the forget set than random neurons.
+
+    Without that condition a recipe whose neurons do nothing could win by a quotient of two small numbers; if none meets
+    it, all are candidates.
 
     Args:
-        recipes: that were tried.
+        recipes: that were tried; of equal ones the first is taken.
         tried: from `try_recipes`.
-        measure: "spared" (fall on forget less fall on retain) is steadier than "ratio", which divides by small losses.
     """
-    values = tried.set_index("recipe")[measure]
-    return max(recipes, key=lambda recipe: values[recipe.name])
+    table = tried.set_index("recipe")
+    sure = [r for r in recipes if table.necessity_low[r.name] > table.necessity_high["random"]]
+    return max(sure or recipes, key=lambda recipe: table.ratio[recipe.name])

@@ -1,21 +1,24 @@
 """Who is forgotten, kept, located on and asked in a trial: disjoint groups of a benchmark's people, drawn by a seed.
 
-The people that settings are chosen on are asked training questions that locating did not see; the people that are
-reported are asked the views and phrasings of Test_Set, which nothing was located or chosen on.
+The people that settings are chosen on are asked training questions in phrasings and pictures that locating never saw;
+the people that are reported are asked the views and phrasings of Test_Set, which nothing was located or chosen on.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from mipnb.benchmarks import Question, draw_questions, load_people, load_training
+from mipnb.benchmarks import Question, draw_questions, load_people, load_training, names_of
 
 #: tasks with a free answer, whose gold sentence can be said word for word
 _FREE = ("VGEN", "GEN")
 MODALITIES = ("text", "image_text")
+#: one in so many phrasings and pictures is held back from locating
+HELD_BACK = 5
 
 
 @dataclass(frozen=True)
@@ -87,20 +90,35 @@ def unused_questions(root: str | Path, ids: Sequence[str], n_each: int, seed: in
 
 
 def training_questions(
-    root: str | Path, ids: Sequence[str], n_located: int, n_each: int, seed: int
+    root: str | Path, ids: Sequence[str], n_located: int, n_each: int, seed: int, training: str | Path = ""
 ) -> tuple[list[Question], list[Question]]:
-    """Training questions to locate on, spread over people, views and phrasings; and others of the same people, to ask.
+    """Training questions to locate on, and others of the same people to ask, in phrasings and pictures of their own.
+
+    A fifth of the phrasings (prompts without the person's name) and of the pictures is held back, by a hash, for
+    everybody alike; questions that are part of both are left out. The located ones are spread over all others.
 
     Args:
-        root: the benchmark, or its training rows.
+        root: the benchmark.
         ids: whose.
         n_located: questions a modality to locate on.
-        n_each: questions a person and modality to ask, none of them located on.
-        seed: of the draw.
+        n_each: questions a person and modality to ask, of one line (no options).
+        seed: of draws and hash.
+        training: folder of the training rows, if they are a data set of their own.
     """
-    rows = load_training(root, ids=ids)
-    located = draw_questions(rows, n_located, seed)
-    taken = {(question.prompt, question.image) for question in located}
-    left = [question for question in rows if (question.prompt, question.image) not in taken]
+    names = names_of(load_people(root, "Full_Set"))
+    rows = load_training(training or root, ids=ids)
+    held = [_held(question, names[question.person_id], seed) for question in rows]
+    located = [q for q, parts in zip(rows, held, strict=True) if not any(parts)]
+    left = [q for q, parts in zip(rows, held, strict=True) if all(parts) and "\n" not in q.prompt]
     mine = {person: [q for q in left if q.person_id == person] for person in ids}
-    return located, [q for person in ids for q in draw_questions(mine[person], n_each, seed)]
+    asked = [q for person in ids for q in draw_questions(mine[person], n_each, seed)]
+    return draw_questions(located, n_located, seed), asked
+
+
+def _held(question: Question, name: str, seed: int) -> list[bool]:
+    """Whether phrasing and picture (if there is one) are held back."""
+    phrasing = question.prompt.partition("\n")[0].replace(name, "{}")
+    parts = [phrasing.encode()] + ([] if question.image is None else [question.image])
+    return [
+        int(hashlib.sha256(f"{seed} ".encode() + part).hexdigest(), 16) % HELD_BACK == 0 for part in parts
+    ]

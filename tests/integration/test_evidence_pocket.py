@@ -1,9 +1,10 @@
 """The trial from people to verdicts, with few questions about few people of the pocket benchmark."""
 
+import pandas as pd
 import pytest
 
 from mipnb.artefacts import project_root
-from mipnb.benchmarks import load_training
+from mipnb.benchmarks import load_people, load_training
 from mipnb.editing import prune
 from mipnb.evidence.asked import answer_marks, prepare
 from mipnb.evidence.cases import reported_cases, validation_cases
@@ -55,12 +56,16 @@ def test_nobody_has_two_roles():
         draw_roles(IDS, 1, n_sets=15)
 
 
-def test_what_is_asked_was_never_located_on():
-    located, asked = training_questions(ROOT, ("003", "007"), 5, 2, 1)
-    assert len(located) == 10
-    assert len(asked) == 8
-    keys = {(q.prompt, q.image) for q in located}
-    assert not [q for q in asked if (q.prompt, q.image) in keys]
+def test_what_is_asked_shares_no_phrasing_and_no_picture_with_what_is_located_on():
+    located, asked = training_questions(ROOT, ("003", "007"), 40, 2, 1)
+    assert len(located) == 80
+    assert sorted(q.modality for q in asked) == ["image_text"] * 4 + ["text"] * 4
+    assert not {q.image for q in asked if q.image} & {q.image for q in located if q.image}
+    names = {p.person_id: p.biography["Name"] for p in load_people(ROOT, "Full_Set")}
+    phrasings = [
+        {q.prompt.split("\n")[0].replace(names[q.person_id], "X") for q in part} for part in (located, asked)
+    ]
+    assert not phrasings[0] & phrasings[1]
     trained = {(q.prompt, q.image) for q in load_training(ROOT, ids=["003"])}
     unused = unused_questions(ROOT, ["003"], 2, 1)
     assert sorted(q.modality for q in unused) == ["image_text"] * 2 + ["text"] * 2
@@ -150,3 +155,13 @@ def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
     tried = try_recipes(cases, "vision", [Recipe(), Recipe("ratio")], n_draws=2)
     assert tried.recipe.tolist() == ["contrast, mean, run", "ratio, mean, run", "random"]
     assert choose([Recipe(), Recipe("ratio")], tried).name in set(tried.recipe)
+
+
+def test_a_recipe_that_does_nothing_is_not_chosen():
+    rows = [("contrast, mean, run", 0.5, 0.4, 0.6, 2.0), ("ratio, mean, run", 0.001, 0.0, 0.002, 9.0)]
+    rows.append(("random", 0.01, 0.0, 0.02, 1.0))
+    columns = ["recipe", "necessity", "necessity_low", "necessity_high", "ratio"]
+    tried = pd.DataFrame(rows, columns=columns)
+    recipes = [Recipe(), Recipe("ratio")]
+    assert choose(recipes, tried) == Recipe()
+    assert choose(recipes, tried.assign(necessity_low=0.0)) == Recipe("ratio")
