@@ -84,7 +84,7 @@ def _tried(case: Case, branch: str, recipes: Sequence[Recipe], n_draws: int, k: 
 
 
 def choose(recipes: Sequence[Recipe], tried: pd.DataFrame) -> Recipe:
-    """The recipe with the largest ratio among those that surely take more from the forget set than random neurons.
+    """The recipe with the largest ratio among those that surely take more from the forget than from the retain set.
 
     Without that condition a recipe whose neurons do nothing could win by a quotient of two small numbers; if none meets
     it, all are candidates.
@@ -94,5 +94,5 @@ def choose(recipes: Sequence[Recipe], tried: pd.DataFrame) -> Recipe:
         tried: from `try_recipes`.
     """
     table = tried.set_index("recipe")
-    sure = [r for r in recipes if table.necessity_low[r.name] > table.necessity_high["random"]]
+    sure = [recipe for recipe in recipes if table.spared_low[recipe.name] > 0]
     return max(sure or recipes, key=lambda recipe: table.ratio[recipe.name])

@@ -158,10 +158,8 @@ def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
 
 
 def test_a_recipe_that_does_nothing_is_not_chosen():
-    rows = [("contrast, mean, run", 0.5, 0.4, 0.6, 2.0), ("ratio, mean, run", 0.001, 0.0, 0.002, 9.0)]
-    rows.append(("random", 0.01, 0.0, 0.02, 1.0))
-    columns = ["recipe", "necessity", "necessity_low", "necessity_high", "ratio"]
-    tried = pd.DataFrame(rows, columns=columns)
+    rows = [("contrast, mean, run", 0.1, 2.0), ("ratio, mean, run", -0.01, 9.0), ("random", 0.0, 1.0)]
+    tried = pd.DataFrame(rows, columns=["recipe", "spared_low", "ratio"])
     recipes = [Recipe(), Recipe("ratio")]
     assert choose(recipes, tried) == Recipe()
-    assert choose(recipes, tried.assign(necessity_low=0.0)) == Recipe("ratio")
+    assert choose(recipes, tried.assign(spared_low=0.0)) == Recipe("ratio")
