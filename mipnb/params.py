@@ -164,9 +164,11 @@ class Params(BaseModel):
     trial_questions: int = Field(3, ge=1, description="questions a person and modality in the trial")
     trial_draws: int = Field(20, ge=2, description="random draws that the path is held against in the trial")
     trial_locate_forget: int = Field(
-        480, ge=1, description="training questions of a forget set, a modality, that the trial locates on"
+        480,
+        ge=1,
+        description="text questions of a forget set that the trial locates on; a third as many with pictures",
     )
-    trial_locate_retain: int = Field(960, ge=1, description="the same of the retain set")
+    trial_locate_retain: int = Field(1440, ge=1, description="the same of the retain set")
     trial_search: Literal["greedy", "exact", "one_pass"] = Field(
         "one_pass", description="how the trial's paths are searched"
     )

@@ -96,56 +96,44 @@ def _spread(questions: Sequence[Question]) -> list[Question]:
     return found
 
 
-def reported_cases(
+def trial_cases(
     loaded: Mapping[str, tuple[nn.Module, Any]], root: str, roles: Roles, params: BaseModel
-) -> list[Case]:
-    """The cases that are reported: every vanilla model with every forget set, asked unused views and phrasings.
+) -> tuple[list[Case], list[Case]]:
+    """The cases that settings are chosen on, and those that are reported: every vanilla model with every forget set.
+
+    The former are asked held-back phrasings and pictures of training questions, the latter about other people those of
+    Test_Set. All cases of a model share what is found out about the retain set that is located on.
 
     Args:
         loaded: name of a vanilla model -> model and processor.
         root: the benchmark.
         roles: from `people.draw_roles`.
-        params: of the run; `trial_locate_forget`, `trial_locate_retain` and `trial_questions` say how many questions.
+        params: of the run; `trial_locate_forget`, `trial_locate_retain`, `trial_questions` say how many questions.
     """
-    kept = unused_questions(root, roles.kept, params.trial_questions, params.seed)
-    located = _retain(root, roles, params)
-    cases = []
-    for name, vanilla in loaded.items():
-        shared: dict = {}
-        for index, ids in enumerate(roles.forget):
-            forget = _located(root, ids, params)[0]
-            asked = unused_questions(root, ids, params.trial_questions, params.seed)
-            sets = {"forget": asked, "retain": kept}
-            cases.append(_case(f"{name}/{index}", vanilla, ids, forget, located, sets, params, shared))
-    return cases
-
-
-def validation_cases(
-    loaded: Mapping[str, tuple[nn.Module, Any]], root: str, roles: Roles, params: BaseModel
-) -> list[Case]:
-    """The cases that settings are chosen on: other people, asked held-back phrasings and pictures."""
-    _, kept = training_questions(root, roles.validation_kept, 1, params.trial_questions, params.seed)
-    located, cases = _retain(root, roles, params), []
+    retain, _ = _located(root, roles.located, params.trial_locate_retain, 0, params)
+    _, held = _located(root, roles.validation_kept, 1, params.trial_questions, params)
+    unused = unused_questions(root, roles.kept, params.trial_questions, params.seed)
+    validation, reported = [], []
     for name, vanilla in loaded.items():
         shared: dict = {}
         for index, ids in enumerate(roles.validation):
-            forget, asked = _located(root, ids, params)
-            sets = {"forget": asked, "retain": kept}
-            cases.append(_case(f"{name}/{index}", vanilla, ids, forget, located, sets, params, shared))
-    return cases
+            forget, asked = _located(root, ids, params.trial_locate_forget, params.trial_questions, params)
+            sets = _encoded(vanilla[1], asked, held, params)
+            validation.append(Case(f"{name}/{index}", *vanilla, forget, retain, sets, params, ids, shared))
+        for index, ids in enumerate(roles.forget):
+            forget, _ = _located(root, ids, params.trial_locate_forget, 0, params)
+            asked = unused_questions(root, ids, params.trial_questions, params.seed)
+            sets = _encoded(vanilla[1], asked, unused, params)
+            reported.append(Case(f"{name}/{index}", *vanilla, forget, retain, sets, params, ids, shared))
+    return validation, reported
 
 
-def _located(root: str, ids: Sequence[str], params: BaseModel) -> tuple[list[Question], list[Question]]:
-    counts = (params.trial_locate_forget, params.trial_questions)
-    return training_questions(root, ids, *counts, params.seed, params.training_dir)
+def _located(
+    root: str, ids: Sequence[str], n_located: int, n_each: int, params: BaseModel
+) -> tuple[list[Question], list[Question]]:
+    return training_questions(root, ids, n_located, n_each, params.seed, params.training_dir)
 
 
-def _retain(root: str, roles: Roles, params: BaseModel) -> list[Question]:
-    counts = (params.trial_locate_retain, 0)
-    return training_questions(root, roles.located, *counts, params.seed, params.training_dir)[0]
-
-
-def _case(unit, vanilla, ids, forget, retain, asked, params, shared) -> Case:
-    model, processor = vanilla
-    encoded = prepare(processor, asked, params.eval_batch_size, params.device)
-    return Case(unit, model, processor, forget, retain, encoded, params, tuple(ids), shared)
+def _encoded(processor, forget: list[Question], retain: list[Question], params: BaseModel) -> Asked:
+    sets = {"forget": forget, "retain": retain}
+    return prepare(processor, sets, params.eval_batch_size, params.device)

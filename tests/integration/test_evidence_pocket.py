@@ -7,7 +7,7 @@ from mipnb.artefacts import project_root
 from mipnb.benchmarks import load_people, load_training
 from mipnb.editing import prune
 from mipnb.evidence.asked import answer_marks, prepare
-from mipnb.evidence.cases import reported_cases, validation_cases
+from mipnb.evidence.cases import trial_cases
 from mipnb.evidence.choosing import choose, try_recipes
 from mipnb.evidence.edited import edit_rankings, edit_trial, edits_at, training_sets
 from mipnb.evidence.people import draw_roles, training_questions, unused_questions
@@ -43,7 +43,7 @@ def roles():
 
 @pytest.fixture(scope="module")
 def case(loaded, roles, params):
-    return reported_cases(loaded, ROOT, roles, params)[0]
+    return trial_cases(loaded, ROOT, roles, params)[1][0]
 
 
 def test_nobody_has_two_roles():
@@ -58,7 +58,7 @@ def test_nobody_has_two_roles():
 
 def test_what_is_asked_shares_no_phrasing_and_no_picture_with_what_is_located_on():
     located, asked = training_questions(ROOT, ("003", "007"), 40, 2, 1)
-    assert len(located) == 80
+    assert sorted(q.modality for q in located) == ["image_text"] * 14 + ["text"] * 40
     assert sorted(q.modality for q in asked) == ["image_text"] * 4 + ["text"] * 4
     assert not {q.image for q in asked if q.image} & {q.image for q in located if q.image}
     names = {p.person_id: p.biography["Name"] for p in load_people(ROOT, "Full_Set")}
@@ -149,7 +149,9 @@ def test_edits_at_several_k(case):
 
 
 def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
-    cases = validation_cases(loaded, ROOT, roles, params)
+    cases, reported = trial_cases(loaded, ROOT, roles, params)
+    assert cases[0].shared is reported[0].shared
+    assert cases[0].retain == reported[0].retain
     assert set(cases[0].people) == set(roles.validation[0])
     assert not {q.person_id for q in cases[0].forget} & {person for ids in roles.forget for person in ids}
     tried = try_recipes(cases, "vision", [Recipe(), Recipe("ratio")], n_draws=2)
