@@ -111,7 +111,7 @@ def goal_sentences(table: pd.DataFrame, branch: str) -> str:
             else "**not met**"
         )
         lines.append(
-            f"- {branch}: lost on the forget set per point lost on the retain set {row.value:.2f}, {name} {row.control_value:.2f}: "
+            f"- {branch}: loss on forget per point lost on retain {row.value:.2f}, {name} {row.control_value:.2f}: "
             f"× {row.margin:.2f} (95 %: {row.low:.2f} to {row.high:.2f}); the goal × {goal:g} is {met}."
         )
     return "\n".join(lines)
