@@ -15,28 +15,49 @@ by alpha_k in the gradients.
 `complete` is each neuron's own integral, A_i = sum_k weight_k (dF/dgate_i at alpha_k)^p, the gates of the
 whole set at alpha_k. For p = 1 these are integrated gradients: the sum of A over the set is F(1) - F(0), up
 to the error of the rule (completeness).
+
+Two cheaper estimators read the unscaled model alone, one forward and backward for all layers: `gradient`, activation times
+gradient (attribution patching), and `relevance`, the same with propagation rules in the backward pass (`relevance`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from mipnb import models
-from mipnb.batches import IGNORED, Batch, n_pictures, take_batch
+from mipnb.answers import TARGETS
+from mipnb.batches import Batch
+from mipnb.budget import rows_within
 from mipnb.hooks import undisturbed
+from mipnb.integrals import weight_at_one
 from mipnb.models import FFN
+from mipnb.parts import part_size, parts_by_length
 from mipnb.precision import float32_arithmetic
-from mipnb.probe import TARGETS, Probe
-from mipnb.rules import quadrature
-from mipnb.scores import Scores, concatenate
+from mipnb.preconditions import check_batch, check_choices, check_networks, sample_names
+from mipnb.probe import Probe
+from mipnb.relevance import relevance_rules
+from mipnb.rules import ADAPTIVE, RULES, quadrature
+from mipnb.scores import Scores
 from mipnb.searches import Found, Plan, exact, greedy, one_pass, top_neurons
+from mipnb.sharing import reached, shared
 
 KINDS = {"igi": 1, "ifi": 2}  # power of the gradients
 SCORES = ("joint", "complete")
-SEARCHES = {"greedy": greedy, "exact": exact, "one_pass": one_pass}
+SEARCHES = {
+    "greedy": greedy,
+    "exact": exact,
+    "one_pass": one_pass,
+    "gradient": one_pass,
+    "relevance": one_pass,
+}
+UNSCALED = ("gradient", "relevance")  # that look at the unscaled model alone
+MAX_ROWS = 64  # of a pass, unless told
 
 
 def attribute(
@@ -51,7 +72,8 @@ def attribute(
     rule: str = "right",
     top_k: int = 5,
     target: str | None = None,
-    max_rows: int = 64,
+    max_rows: int | None = None,
+    memory_gb: float | None = None,
     completeness: bool = True,
     names: Sequence[str] | None = None,
     ffns: Sequence[FFN] | None = None,
@@ -61,23 +83,25 @@ def attribute(
 
     A model in bfloat16 or float16 is computed in float32 (`precision.float32_arithmetic`), so that scores depend on its
     weights alone. It is left as found: hooks come off, training and requires_grad flags are restored, no weight gets
-    a gradient.
+    a gradient. A layer that the answer does not depend on (a vision tower's blocks beyond its feature layer) scores 0
+    (`Scores.silent_layers`). A sample whose scores are all 0, since the model is surer than its numbers are fine, is warned of.
 
     Args:
         model: a vision-language model; it is run in eval mode.
-        batch: questions encoded with answers (labels -100 outside them); with one picture each for the vision
-            branch.
+        batch: questions encoded with answers (labels -100 outside them), right-padded; with one picture each for the
+            vision branch.
         branch: "text" or "vision".
         kind: "igi" (Eq. 4) or "ifi" (Eq. 6); by default igi for text and ifi for vision.
         score: "joint" (as printed) or "complete" (each neuron's own integral).
-        search: "greedy" (Algorithm 1 as practised), "exact" (every candidate on its own; small models only)
-            or "one_pass".
-        n_steps: grid points m.
-        rule: "right", "midpoint" or "gauss", see `rules.quadrature`.
+        search: "greedy" (Algorithm 1 as practised), "exact" (every candidate on its own; small models only),
+            "one_pass"; or an estimator without integral, "gradient" or "relevance".
+        n_steps: grid points m; "gradient" and "relevance" have none.
+        rule: "right", "midpoint" or "gauss", see `rules.quadrature`; or "stieltjes", points by sample, see `stieltjes`.
         top_k: neurons that each layer adds to a sample's path.
         target: "probability" (F) or "log_likelihood" (G); by default F for igi, G for ifi.
         max_rows: the most samples x copies of one forward pass; memory grows with it, scores do not depend on
-            it.
+            it. By default 64, or as many as memory_gb allows.
+        memory_gb: memory that passes may take beside the model's weights, GB of 1e9 bytes; None: no limit but max_rows.
         completeness: compute the gap where it is defined (complete igi by greedy or one_pass), at the price
             of one more forward pass a set and, for greedy, of gradients in the path.
         names: an identifier a sample, unique or not; by default "0", "1", ...
@@ -85,93 +109,103 @@ def attribute(
         fingerprint: of the model, if it is known already.
 
     Returns:
-        Scores with float32 values (samples, layers, n_neurons).
+        Scores with float32 values (samples, layers, n_neurons), in the batch's order.
 
     Raises:
         ValueError: an unknown choice, a top_k larger than the layer, a batch without labels, answer tokens or
-            (vision) pictures, networks of different widths, scores that are not finite.
+            pictures, networks of different widths, without neurons or quantised, a budget too small for one sample, a model
+            that passes no gradient on, scores that are not finite.
     """
     kind = kind or ("ifi" if branch == "vision" else "igi")
     target = target or ("log_likelihood" if kind == "ifi" else "probability")
-    _check_choices(branch=(branch, models.BRANCHES), kind=(kind, KINDS), score=(score, SCORES))
-    _check_choices(search=(search, SEARCHES), target=(target, TARGETS))
+    check_choices(branch=(branch, models.BRANCHES), kind=(kind, KINDS), score=(score, SCORES))
+    check_choices(search=(search, SEARCHES), target=(target, TARGETS), rule=(rule, RULES + ADAPTIVE))
+    plan = _plan(kind, score, search, rule, n_steps, top_k, completeness)
     ffns = models.ffns(model, branch) if ffns is None else ffns
-    _check_sizes(ffns, top_k, max_rows)
-    names = _check_batch(batch, branch, names)
-    gap = completeness and score == "complete" and kind == "igi" and search != "exact"
-    plan = Plan(quadrature(rule, n_steps), KINDS[kind], score == "joint", top_k, gap)
+    check_networks(ffns)
+    top_neurons(torch.zeros(ffns[0].n_neurons), top_k)
+    check_batch(model, batch, branch)
+    names = sample_names(names, len(batch["labels"]))
     made = {"kind": kind, "score": score, "search": search, "rule": rule, "n_steps": n_steps}
     made |= {"top_k": top_k, "target": target}
     fingerprint = models.fingerprint(model) if fingerprint is None else fingerprint
     packed = branch == "vision" and "image_grid_thw" in batch
-    parts = []
-    with undisturbed(model), float32_arithmetic(model), torch.inference_mode(False), torch.enable_grad():
-        for rows, part in _parts(batch, max_rows):
-            probe = Probe(model, ffns, part, target, packed, max_rows)
-            found = SEARCHES[search](probe, plan)
-            parts.append(_as_scores(probe.value(), found, branch, names[rows], fingerprint, made))
-    return concatenate(parts)
+    with ExitStack() as stack:
+        for context in (
+            undisturbed(model),
+            float32_arithmetic(model),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            stack.enter_context(context)
+        at_one = plan.grid is not None and weight_at_one(plan.grid) > 0
+        probe = shared(Probe(model, ffns, batch, target, packed, 1, plan.joint, at_one))
+        probe = replace(probe, max_rows=_rows(probe, plan, max_rows, memory_gb))
+        if search == "relevance":
+            stack.enter_context(relevance_rules(model, ffns))
+        values, full, total, zero = _in_parts(probe, plan, SEARCHES[search])
+        _check_reached(probe, values, branch, names)
+    gap = (
+        None
+        if total is None
+        else completeness_gap(total, (full if zero.dim() == 1 else full[:, None]) - zero)
+    )
+    return Scores(branch, values, names, fingerprint, made, full, zero, gap)
 
 
-def _parts(batch: Batch, size: int) -> Iterator[tuple[slice, Batch]]:
-    for start in range(0, len(batch["labels"]), size):
-        rows = slice(start, min(start + size, len(batch["labels"])))
-        yield rows, take_batch(batch, rows.start, rows.stop)
+def _plan(
+    kind: str, score: str, search: str, rule: str, n_steps: int, top_k: int, completeness: bool
+) -> Plan:
+    gap = completeness and score == "complete" and kind == "igi" and search in ("greedy", "one_pass")
+    if rule in ADAPTIVE and search == "exact":
+        raise ValueError(
+            f"rule {rule!r} takes its points from one set a layer, `exact` has many: choose one of {RULES}"
+        )
+    grid = quadrature(rule, n_steps) if rule in RULES else None
+    if search in UNSCALED:
+        grid = quadrature("right", 1)
+    return Plan(grid, n_steps, KINDS[kind], score == "joint", top_k, gap)
 
 
-def _as_scores(
-    full: Tensor, found: Found, branch: str, names: tuple, fingerprint: str, parameters: dict
-) -> Scores:
-    gap = None
-    if found.total is not None:
-        change = (full if found.zero.dim() == 1 else full[:, None]) - found.zero
-        gap = completeness_gap(found.total, change).cpu()
-    zero = None if found.zero is None else found.zero.cpu()
-    return Scores(branch, found.values.cpu(), names, fingerprint, parameters, full.cpu(), zero, gap)
+def _rows(probe: Probe, plan: Plan, max_rows: int | None, memory_gb: float | None) -> int:
+    """The most rows of a pass."""
+    if max_rows is not None and max_rows < 1:
+        raise ValueError(f"max_rows is {max_rows}; a pass holds at least 1 row")
+    if memory_gb is None:
+        return max_rows or MAX_ROWS
+    fitting = rows_within(memory_gb, probe, plan.n_steps)
+    return min(fitting, max_rows or fitting)
+
+
+def _in_parts(probe: Probe, plan: Plan, search) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Scores, value, sum of integrals and value at zero of all samples (on the processor), from parts of like length."""
+    steps = plan.n_steps if plan.grid is None else max(1, int((plan.grid[0] < 1).sum()))
+    order, found = [], []
+    for rows, batch in parts_by_length(probe.batch, part_size(probe.max_rows, steps)):
+        part = replace(probe, batch=batch)
+        result: Found = search(part, plan)
+        found.append((result.values, part.unscaled.value, result.total, result.zero))
+        order.append(rows)
+    back = torch.cat(order).argsort()
+    columns = zip(*found, strict=True)
+    return tuple(None if column[0] is None else torch.cat(column).cpu()[back] for column in columns)
+
+
+def _check_reached(probe: Probe, values: Tensor, branch: str, names: Sequence[str]) -> None:
+    """ValueError if no gradient reaches any layer; a warning for samples whose gradients are all 0."""
+    empty = (values == 0).flatten(1).all(1)
+    if not empty.any():
+        return
+    if empty.all() and not any(reached(probe)):
+        raise ValueError(
+            f"no gradient reaches any of the {len(probe.ffns)} layers of the {branch} branch from the answer: something in "
+            f"the model cuts the graph (no_grad, detach, a quantised or frozen module that does not pass gradients on)"
+        )
+    silent = [names[row] for row in empty.nonzero()[:, 0].tolist()]
+    warnings.warn(f"every gradient of samples {silent} is 0: their scores rank nothing", stacklevel=3)
 
 
 def completeness_gap(total: Tensor, change: Tensor) -> Tensor:
     """|total - change| / |change|, and 0 where both are 0: how far integrals are from F(1) - F(0)."""
     missing = (total - change).abs()
     return torch.where(missing == 0, missing, missing / change.abs())
-
-
-def _check_choices(**choices: tuple) -> None:
-    for name, (value, known) in choices.items():
-        if value not in known:
-            raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}")
-
-
-def _check_sizes(ffns: Sequence[FFN], top_k: int, max_rows: int) -> None:
-    widths = {ffn.n_neurons for ffn in ffns}
-    if len(widths) != 1:
-        raise ValueError(
-            f"expected networks with one number of neurons, found {sorted(widths)} in {len(ffns)} networks"
-        )
-    if max_rows < 1:
-        raise ValueError(f"max_rows is {max_rows}; a pass holds at least 1 row")
-    top_neurons(torch.zeros(widths.pop()), top_k)
-
-
-def _check_batch(batch: Batch, branch: str, names: Sequence[str] | None) -> tuple[str, ...]:
-    """The samples' names; ValueError if the batch cannot be scored."""
-    if "labels" not in batch:
-        raise ValueError(
-            f"the batch has no labels, only {sorted(batch)}: encode the questions with their answers"
-        )
-    empty = (batch["labels"][:, 1:] == IGNORED).all(1).nonzero()[:, 0].tolist()
-    if empty:
-        raise ValueError(f"samples {empty} of the batch have no answer token: every label is {IGNORED}")
-    if branch == "vision" and "pixel_values" not in batch:
-        raise ValueError(
-            f"the vision branch needs image questions; the batch holds {sorted(batch)} and no pixel_values"
-        )
-    pictures = n_pictures(batch)
-    if pictures not in (None, len(batch["labels"])):
-        raise ValueError(
-            f"{pictures} pictures for {len(batch['labels'])} samples; expected one picture a sample"
-        )
-    names = tuple(map(str, range(len(batch["labels"])) if names is None else names))
-    if len(names) != len(batch["labels"]):
-        raise ValueError(f"{len(names)} names for {len(batch['labels'])} samples; expected one a sample")
-    return names

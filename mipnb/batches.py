@@ -102,7 +102,7 @@ def decode_image(encoded: bytes) -> Image.Image:
     """An RGB picture from its encoded bytes; ValueError if they are no picture."""
     try:
         return Image.open(io.BytesIO(encoded)).convert("RGB")
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{len(encoded)} bytes do not decode as a picture: {error}") from error
 
 
@@ -150,13 +150,20 @@ def repeat_batch(batch: Batch, times: int) -> Batch:
     return {key: tensor.repeat(times, *[1] * (tensor.dim() - 1)) for key, tensor in batch.items()}
 
 
+def pick(batch: Batch, rows: Tensor) -> Batch:
+    """Some samples of a batch, in the order given, each with its picture (one a sample)."""
+    rows = rows.to(next(iter(batch.values())).device)
+    packed = {"pixel_values"} if "image_grid_thw" in batch else set()
+    part = {key: tensor[rows] for key, tensor in batch.items() if key not in packed}
+    if packed:
+        pictures = batch["pixel_values"].split(batch["image_grid_thw"].prod(-1).tolist())
+        part["pixel_values"] = torch.cat([pictures[row] for row in rows.tolist()])
+    return part
+
+
 def take_batch(batch: Batch, start: int, stop: int) -> Batch:
     """Samples start..stop of a batch, with their pictures (one picture a sample)."""
-    if "image_grid_thw" not in batch:
-        return {key: tensor[start:stop] for key, tensor in batch.items()}
-    part = {key: tensor[start:stop] for key, tensor in batch.items() if key != "pixel_values"}
-    ends = torch.cat([torch.zeros(1, dtype=torch.long), batch["image_grid_thw"].prod(-1).cpu().cumsum(0)])
-    return part | {"pixel_values": batch["pixel_values"][ends[start] : ends[min(stop, len(ends) - 1)]]}
+    return pick(batch, torch.arange(len(batch["input_ids"]))[start:stop])
 
 
 def to_device(batch: Batch, device: torch.device | str | int) -> Batch:

@@ -21,12 +21,17 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
     Raises:
         FileNotFoundError: If a folder is missing.
         ValueError: If the forget ratio does not exist, a shipped model is damaged, or the model has fewer
-            neurons or layers than the parameters ask for, or given paths do not fit model or benchmark.
+            neurons or layers than the parameters ask for, given paths do not fit model or benchmark, or the judge
+            is no chat model.
     """
     if "benchmark_dir" in taken:
         _check_benchmark(params, "forget_ratio" in taken)
     if "training_dir" in taken and params.training_dir and not under_root(params.training_dir).is_dir():
         raise FileNotFoundError(f"training_dir = {params.training_dir}: there is no such folder")
+    if "judge_dir" in taken and params.judge_dir:
+        from mipnb.judge import judge_tokenizer
+
+        judge_tokenizer(under_root(params.judge_dir))
     if params.retrain:  # the models are about to be made anew, by LoRA from the base model
         if params.retrain_by == "lora":
             _check_model(params, "base_dir")

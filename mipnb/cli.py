@@ -10,7 +10,8 @@ from pathlib import Path
 from mipnb import __version__
 from mipnb.artefacts import project_root
 from mipnb.outcome import table
-from mipnb.params import Params, parse_value, read_parameters
+from mipnb.param_files import parse_value, read_parameters
+from mipnb.params import Params
 from mipnb.run import Plan, list_stages, make_plan, run_plan
 from mipnb.state import stale_reasons
 

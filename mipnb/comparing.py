@@ -6,7 +6,6 @@ about a benchmark. On a CPU; editing in the model's own type, as on a GPU (`prec
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,12 +23,14 @@ from mipnb.costs import Costs
 from mipnb.editing import edit
 from mipnb.generation import generate
 from mipnb.locating import PAIRS, of_modality
-from mipnb.measuring import Counted, LiveMemory, counted_passes
+from mipnb.measuring import Counted, LiveMemory, counted_passes, seconds_of
 from mipnb.params import Params
-from mipnb.passes import Editing, Pass, Question, Search, totals
+from mipnb.passes import Editing, Pass, Question, Visited, totals
 from mipnb.paths import NeuronPath
-from mipnb.rmisu import EditConfig, training_batches
+from mipnb.rmisu import EditConfig, training_batches, unanswered
+from mipnb.search_passes import Search, locating
 from mipnb.shapes import Shape, find_config, read_shape
+from mipnb.workload import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,7 @@ def run_counted(
     """
     with counted_passes(model) as counted, LiveMemory(model) as memory:
         work()
-    started = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - started
+    seconds = seconds_of(work)
     found = [(costs, one) for costs, part in parts for one in part]
     return Compared(
         name,
@@ -114,17 +113,28 @@ def _pair(counted: Counted) -> tuple[int, int]:
 
 
 def compare_locating(
-    model: nn.Module, shape: Shape, batch: Batch, branch: str, search: str, score: str, n_steps: int = 4
+    model: nn.Module,
+    shape: Shape,
+    batch: Batch,
+    branch: str,
+    search: str,
+    score: str,
+    n_steps: int = 4,
+    rule: str = "right",
 ) -> Compared:
     """`attribution.attribute` on one batch, without the completeness gap, as notebook 02 calls it."""
     tower, rows = getattr(shape, branch), len(batch["input_ids"])
-    plan = Search(branch, tower.layers, tower.neurons, search, n_steps, score == "joint")
-    found = passes.locating(plan, question_of([batch]), rows, rows)
+    plan = Search(branch, tower.layers, tower.neurons, search, n_steps, score == "joint", rule=rule)
+    answer = int(
+        (batch["labels"][:, 1:] != IGNORED).sum(1).max()
+    )  # words are predicted before own answers only
+    found = locating(plan, question_of([batch])._replace(answer=answer), rows, rows)
 
     def work() -> None:
-        choices = {"search": search, "score": score, "n_steps": n_steps, "completeness": False}
+        choices = {"search": search, "score": score, "n_steps": n_steps, "rule": rule, "completeness": False}
         attribute(model, batch, branch, fingerprint="", **choices)
 
+    work()  # whether passes can begin in the middle is tried once a model
     costs = Costs(shape, branch, _bytes(model))
     return run_counted(f"{branch}, {search}, {score}", model, work, [(costs, found)])
 
@@ -196,15 +206,19 @@ def _locatings(
 
 def _edit(model: nn.Module, processor, shape: Shape, groups: Sequence, layer_index: int) -> Compared:
     size, n_steps = 8, 3
-    made = [training_batches(processor, group, size, n_steps, 0) for group in groups]
-    there = [tuple(len(of_modality(group, kind)) for kind in ("text", "image_text")) for group in groups]
-    return compare_editing(
-        model, shape, tuple(made), Editing(n_steps, layer_index, size, size, *there), (48, 24)
-    )
+    forget, retain = (training_batches(processor, group, size, n_steps, 0) for group in groups)
+    near = unanswered(training_batches(processor, of_modality(groups[0], "text"), size, n_steps, 0))
+    visited = [
+        Visited(size // (1 + pictured), len(of_modality(group, kind)), pictured, answered=group is groups[1])
+        for group in groups
+        for pictured, kind in enumerate(MODALITIES)
+    ]
+    plan = Editing(n_steps, layer_index, (*visited, visited[0]))  # neighbours: as many as texts to forget
+    return compare_editing(model, shape, (forget, [*retain, *near]), plan, (48, 24))
 
 
 def _evaluations(model: nn.Module, processor, shape: Shape, questions: Sequence) -> Iterator[Compared]:
-    for modality in ("text", "image_text"):
+    for modality in MODALITIES:
         asked = of_modality(questions, modality)
         yield compare_evaluating(model, processor, shape, asked, batch_size=8, max_new_tokens=3)
 

@@ -51,14 +51,13 @@ class Costs:
         return 4 * FLOAT32 * trained
 
     def prepared(self, edit: Editing, questions: tuple[Question, Question]) -> int:
-        """Bytes of an edit's encoded pictures, and of the vanilla states of batches that come round again."""
-        total = 0
-        for pictured, question in enumerate(questions):
-            for rows, there in edit.batches(pictured):
-                asked = min(there, rows * edit.n_steps)
-                total += asked * question.patches * self.shape.patch_width * FLOAT32
-                if edit.n_steps * rows > there:
-                    total += asked * question.positions * self.shape.text.hidden * FLOAT32
+        """Bytes of encoded pictures, and of the vanilla states of batches that come round again; in CPU memory."""
+        total, steps = 0, edit.n_steps * edit.n_edits
+        for one in edit.visited:
+            question, asked = questions[one.pictured], min(one.there, one.rows * steps)
+            total += asked * question.patches * self.shape.patch_width * FLOAT32
+            if steps > one.batches:
+                total += asked * question.positions * self.shape.text.hidden * FLOAT32
         return total
 
     def peak(self, one: Pass) -> int:
@@ -68,7 +67,7 @@ class Costs:
         """
         positions = one.rows * one.positions
         patches = one.rows * one.patches
-        base = self._gates(one) + patches * self.shape.patch_width * FLOAT32
+        base = self._gates(one) + self._entries(one) + patches * self.shape.patch_width * FLOAT32
         base += one.rows * one.context * self.shape.text.layers * self.shape.text.kv_width * self.active
         running = max(positions * self._working(self.shape.text), patches * self._working(self.shape.vision))
         words = one.rows * one.columns * self.shape.vocabulary * self._per_word(one)
@@ -83,11 +82,17 @@ class Costs:
         layers = shape.text.layers if one.until is None else one.until
         whole = layers - one.text_from - (not pictured)
         kept = one.rows * one.positions * whole * self._saved(shape.text, one)
+        if whole:
+            kept -= one.rows * self._spared(one) * shape.text.saved_network * self.active
         if pictured:
             whole = shape.vision.layers - one.vision_from - 1
             kept += one.rows * one.patches * whole * self._saved(shape.vision, one)
         states = 4 * one.rows * one.positions * shape.text.hidden * FLOAT32 if one.trained else 0
         return kept + states  # state, vanilla state, target and difference of RMisU's losses
+
+    def _spared(self, one: Pass) -> int:
+        """Positions a row at which the last language layer's network does not work."""
+        return one.positions - one.columns if one.narrow else 0
 
     def _saved(self, tower: Tower, one: Pass) -> int:
         """Bytes that autograd keeps of one position in one layer."""
@@ -111,17 +116,40 @@ class Costs:
         return self.shape.vision, one.rows * one.patches
 
     def _gates(self, one: Pass) -> int:
-        """Bytes of the gates, and for integrals by position of the activations as they are."""
+        """Bytes of the gates, and of what is kept of the unscaled model: gradients; for joint scores by position, and with
+        the activations as they are."""
         tower, positions = self._located(one)
         gates = one.gated * one.rows * tower.neurons
-        original = tower.layers * positions // one.copies * tower.neurons if one.by_position else 0
-        return (gates + original) * FLOAT32
+        rows = one.rows // one.copies
+        kept = one.unscaled * rows * tower.neurons
+        if one.by_position:
+            kept = (one.unscaled + tower.layers) * positions // one.copies * tower.neurons
+        return (gates + kept) * FLOAT32
+
+    def _entries(self, one: Pass) -> int:
+        """Bytes of what stands in for layers that are not run, of this pass and of all grid points."""
+        if one.entry is None:
+            return 0
+        tower, positions = self._located(one)
+        states = (
+            positions * (one.entry + 2) * tower.hidden
+        )  # layers below, and what this layer and the first begin with
+        numbers = states + (positions - self._missing(one, one.entry)) * tower.neurons
+        own = one.copies * (one.copies > 1)  # put together of those that are kept
+        return numbers // one.copies * (own + one.kept * (2 if one.stop else 1)) * self.active
+
+    def _missing(self, one: Pass, layer: int) -> int:
+        """Positions of all rows that a layer of the located branch has no activations at."""
+        last = self.branch == "text" and layer == self.shape.text.layers - 1
+        return one.rows * self._spared(one) * last
 
     def _held(self, one: Pass) -> int:
         """Bytes of gated activations that hooks hold, and, within the graph, of what was gated."""
         tower, positions = self._located(one)
         first = one.text_from if self.branch == "text" else one.vision_from
-        differentiated = one.gated - first if first is not None else 0
+        differentiated = one.gated - first if first is not None and one.entry is None else 0
+        if first is not None and one.entry is not None:
+            differentiated = max(0, one.gated - 1)  # the first of them is the entry's
         return (one.gated + differentiated) * positions * tower.neurons * self.active
 
     def _integrals(self, one: Pass) -> int:
@@ -131,20 +159,38 @@ class Costs:
 
     def flops(self, one: Pass) -> float:
         """Floating-point operations of all these passes, forward and backward."""
-        shape, text, vision = self.shape, self.shape.text, self.shape.vision
-        layers = text.layers if one.until is None else one.until
-        forward = self._layer(text, one.positions, one.context) * layers
-        forward += (
-            self._layer(vision, one.patches) * vision.layers
-            + 2 * one.patches * shape.connector / shape.merge**2
-        )
-        words = 2.0 * one.columns * text.hidden * shape.vocabulary
-        back = 0.0
+        text, vision = self.shape.text, self.shape.vision
+        a_text, a_vision = self._layer(text, one.positions, one.context), self._layer(vision, one.patches)
+        words = 2.0 * one.columns * text.hidden * self.shape.vocabulary * (not one.stop)
+        spared = 2.0 * self._spared(one) * (text.factors + 1) * text.hidden * text.neurons * (not one.stop)
+        total = words + self._run("text", one) * a_text + self._run("vision", one) * a_vision - spared
+        total += 2 * one.patches * self.shape.connector / self.shape.merge**2 * (not one.stop)
         if one.backward:
-            back = words + self._layer(text, one.positions, one.context) * (layers - one.text_from)
+            total += words + self._passed_back("text", one, one.text_from) * a_text - spared
         if one.vision_from is not None:
-            back += self._layer(vision, one.patches) * (vision.layers - one.vision_from)
-        return one.count * one.rows * (forward + words + back)
+            total += self._passed_back("vision", one, one.vision_from) * a_vision
+        return one.count * one.rows * max(0.0, total)
+
+    def _run(self, branch: str, one: Pass) -> float:
+        """Layers of a branch that a pass goes forward through."""
+        tower = getattr(self.shape, branch)
+        layers = tower.layers if branch == "vision" or one.until is None else one.until
+        if one.entry is None:
+            return layers
+        if branch != self.branch:
+            return layers * (not one.stop)
+        return 1.0 if one.stop else layers - one.entry - 1 + self._product(tower)
+
+    def _passed_back(self, branch: str, one: Pass, first: int) -> float:
+        """Layers of a branch that gradients go back through; of the first gated one only the last product."""
+        tower = getattr(self.shape, branch)
+        layers = tower.layers if branch == "vision" or one.until is None else one.until
+        ends_in_activations = branch == self.branch and one.gated
+        return layers - first - (1 - self._product(tower)) * bool(ends_in_activations)
+
+    def _product(self, tower: Tower) -> float:
+        """The last linear layer's share of a layer."""
+        return tower.hidden * tower.neurons / tower.weights
 
     def _layer(self, tower: Tower, positions: int, context: int = 0) -> float:
         """Operations of one layer for a row's positions: products with weights, and attention."""

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mipnb.artefacts import atomic_path, project_root
-from mipnb.params import Params, read_parameters
+from mipnb.param_files import read_parameters
+from mipnb.params import Params
 from mipnb.planner import GB, GPUS, USABLE, UTILISATION, Gpu, Step, plan, read_plan, with_throughput
 
 BEGIN = "# estimate: begin (written by mipnb estimate --write)"
 END = "# estimate: end"
 OURS = "ours"  # the profile that a file's header holds beside its own settings
 _HEADINGS = (
-    "step", "GPU", "batch", "fits", "weights", "optimiser", "activations", "peak", "forward", "backward", "hours",
+    "step", "GPU", "batch", "fits", "weights", "optimiser", "activations", "peak", "waiting", "forward", "backward", "hours",
 )  # fmt: skip
 
 
@@ -54,7 +55,8 @@ def _notes(params: Params, gpus: Sequence[Gpu], utilisation: float) -> list[str]
     """What the numbers are of, and the throughput they assume."""
     rates = ", ".join(f"{_tflops(gpu, params):g} TFLOP/s ({gpu.memory} GB {gpu.name})" for gpu in gpus)
     return [
-        f"Memory in GB (10^9 bytes) at the batch planned with; fits: the largest power of two in {USABLE:.0%} of the GPU.",
+        f"Memory in GB (10^9 bytes) at the batch planned with; fits: the largest power of two in {USABLE:.0%} of the GPU; "
+        f"waiting: batches in CPU memory.",
         f"Hours, without notebooks' diagnostics, at {utilisation:.0%} of {rates}.",
     ]
 
@@ -116,7 +118,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _row(step: Step) -> tuple[str, ...]:
-    sizes = (step.weights, step.optimiser, step.activations, step.peak)
+    sizes = (step.weights, step.optimiser, step.activations, step.peak, step.waiting)
     memory = (f"{size / GB:.1f}" for size in sizes)
     fits = "256+" if step.fits == 256 else str(step.fits)
     counts = (f"{step.forward}", f"{step.backward}", _hours(step.hours, 2))

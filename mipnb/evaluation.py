@@ -29,7 +29,8 @@ TASKS = ("VQA", "QA", "VGEN", "GEN", "CLOZE_VQA", "CLOZE_QA", "FT")
 #: metrics whose value is a count of answers, not a mean of marks
 COUNTS = ("n_unparsed", "n_judge_unparsed")
 METRICS = (
-    "accuracy", "rougeL", "value_recall", "rouge1", "rouge2", "rougeL_recall", "probability", "truth_ratio", "judge", *COUNTS,
+    "accuracy", "rougeL", "value_recall", "rouge1", "rouge2", "rougeL_recall", "bleu",
+    "probability", "truth_ratio", "judge", *COUNTS,
 )  # fmt: skip
 MODALITIES = ("image_text", "text")
 

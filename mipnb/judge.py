@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from mipnb.metrics import MARK_COLUMNS
 
@@ -74,6 +74,18 @@ def judge_marks(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([graded, counted], ignore_index=True)[MARK_COLUMNS]
 
 
+def judge_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The judge's tokenizer; loading it tells cheaply whether the folder holds a chat model. Errors as `load_judge`."""
+    if not (Path(folder) / "config.json").is_file():
+        raise FileNotFoundError(f"judge_dir = {folder}: there is no model in it (no config.json)")
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"judge_dir = {folder}: its tokenizer has no chat template; a judge has to be a chat model"
+        )
+    return tokenizer
+
+
 def load_judge(
     folder: str | Path,
     device: str = "cpu",
@@ -93,13 +105,7 @@ def load_judge(
         FileNotFoundError: no model in the folder.
         ValueError: its tokenizer has no chat template.
     """
-    if not (Path(folder) / "config.json").is_file():
-        raise FileNotFoundError(f"judge_dir = {folder}: there is no model in it (no config.json)")
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
-    if not tokenizer.chat_template:
-        raise ValueError(
-            f"judge_dir = {folder}: its tokenizer has no chat template; a judge has to be a chat model"
-        )
+    tokenizer = judge_tokenizer(folder)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()
     settings = GenerationConfig(

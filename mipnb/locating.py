@@ -13,16 +13,15 @@ import torch
 from torch import nn
 
 from mipnb import models
-from mipnb.attribution import attribute
+from mipnb.attribution import MAX_ROWS, attribute
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
 from mipnb.memory import fitting
 from mipnb.partial import partial_results, questions_digest, weights_digest
-from mipnb.rules import RULES
+from mipnb.rules import ADAPTIVE, RULES
 from mipnb.scores import Scores, concatenate
 
 TEXT, IMAGE_TEXT = "text", "image_text"
-MAX_ROWS = 64  # questions x copies of one pass, see `attribute`
 #: which branch is scored on which questions; the names of the score files
 PAIRS = {"text": ("text", TEXT), "text_pictured": ("text", IMAGE_TEXT), "vision": ("vision", IMAGE_TEXT)}
 
@@ -54,7 +53,8 @@ def locate(
 ) -> Scores:
     """Score every neuron of a branch for every question, batch by batch.
 
-    Out of memory halves the rows of a pass (`max_rows`), says so and goes on; scores do not depend on it.
+    Out of memory halves the rows of a pass (`max_rows`), says so and goes on; scores do not depend on it. A budget
+    (`memory_gb`) keeps passes below it from the beginning.
 
     Args:
         model, processor: from `load_model`, `load_processor`.
@@ -64,7 +64,7 @@ def locate(
         device: where the model is.
         resume: the notebook's folder, where each batch's scores are kept until it is through (`mipnb.partial`), so that
             a stopped run goes on there; None keeps nothing.
-        **choices: of `attribute`: kind, score, search, n_steps, rule, top_k, max_rows, ...
+        **choices: of `attribute`: kind, score, search, n_steps, rule, top_k, max_rows, memory_gb, ...
 
     Returns:
         Scores named by `question_names`.
@@ -79,7 +79,8 @@ def locate(
         resume, "scores", branch=branch, batch_size=batch_size, choices=choices,
         model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
     )  # fmt: skip
-    rows, parts = choices.pop("max_rows", MAX_ROWS), []
+    rows = choices.pop("max_rows", _most_rows(batch_size, choices))
+    parts = []
 
     def scored(part: slice) -> Scores:
         nonlocal rows
@@ -93,6 +94,13 @@ def locate(
         file = f"{start:06d}.safetensors"
         parts.append(kept.remembered(file, lambda part=part: scored(part), Scores.save, Scores.load))
     return concatenate(parts)
+
+
+def _most_rows(batch_size: int, choices: Mapping[str, Any]) -> int:
+    """Rows of a pass to begin with; under a budget a whole batch at all grid points, of which as many as fit are taken."""
+    if choices.get("memory_gb") is None:
+        return MAX_ROWS
+    return max(MAX_ROWS, batch_size * choices.get("n_steps", 1))
 
 
 def by_person(scores: Scores) -> dict[str, Scores]:
@@ -144,6 +152,11 @@ def gap_verdict(medians: Mapping[str, float], rule: str, n_steps: int, small: fl
         small: the largest gap at which scores count as amounts.
     """
     told = " and ".join(f"{gap:.2f} ({branch})" for branch, gap in medians.items())
+    if rule in ADAPTIVE:
+        return (
+            f"With rule `{rule}` and m = {n_steps} the median gap is {told}. That rule's integrals add up by construction: "
+            "**how far the scores can be trusted is to be seen from more steps, not from this gap.**"
+        )
     large = [branch for branch, gap in medians.items() if not gap <= small]
     verdict = f"**Small: the scores are good as amounts** (all at most {small})."
     if large:

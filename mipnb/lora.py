@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from mipnb.benchmarks import Question
@@ -54,6 +54,13 @@ def lora_targets(model: nn.Module) -> list[str]:
     prefix = family(model.config.model_type).text.layers
     found = text_layers(model).named_modules(prefix=prefix)
     return [name for name, module in found if isinstance(module, nn.Linear)]
+
+
+def with_updates(model: nn.Module, config: LoraConfig) -> PeftModel:
+    """The model with LoRA's updates in it, in place, until `merge_and_unload`."""
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it is about to drop
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def n_steps(questions: Sequence[Question], recipe: LoraRecipe) -> int:
@@ -102,9 +109,7 @@ def tune_lora(
         "questions": _digest(questions),
     }
     torch.manual_seed(seed)
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it is about to drop
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-        adapted = get_peft_model(model, _config(model, recipe))
+    adapted = with_updates(model, _config(model, recipe))
     trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     kept = Checkpoint(Path(checkpoint), trained, identity, recipe.save_every)
     losses = answer_losses(model, processor, questions, recipe.batch_size, seed)

@@ -1,9 +1,10 @@
-"""Counting a model's passes and its peak of live tensor memory, to hold the planner's figures against."""
+"""What work really takes: a model's passes, its peak of live tensor memory, its time beside that of other work."""
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -79,3 +80,38 @@ class LiveMemory(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
+
+
+def peak_bytes(call: Callable[[], object], model: nn.Module) -> int:
+    """The most that tensors made during a call take at one time, the model's weights apart; recording slows the call."""
+    with LiveMemory(model) as memory:
+        call()
+    return memory.peak
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Time of a call: on a processor what this process got, of all threads together; on an accelerator by the clock."""
+    start = _now()
+    call()
+    return _now() - start
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each call, one after the other in turn, so that whatever else the machine does hits all of them.
+
+    Every call is made once before, uncounted.
+    """
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            seconds[name].append(seconds_of(call))
+    return seconds
+
+
+def _now() -> float:
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()

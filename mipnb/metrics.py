@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
 
 LETTERS = "ABCDEFGHIJ"
@@ -104,6 +105,16 @@ def rouge_marks(generated: str, reference: str) -> dict[str, float]:
     return {name: score.fmeasure for name, score in found.items()} | {"rougeL_recall": found["rougeL"].recall}
 
 
+def bleu(generated: str, reference: str) -> float:
+    """Sentence BLEU of words, up to 4-grams, smoothed by a small constant (MLLMU-Bench's, nltk's method 1), from 0 to 1."""
+    said = generated.split()
+    return (
+        sentence_bleu([reference.split()], said, smoothing_function=SmoothingFunction().method1)
+        if said
+        else 0.0
+    )
+
+
 def first_letter(generated: str, options: Sequence[str]) -> int | None:
     """The option whose letter is the answer's first letter or digit; None if it is no option's (MLLMU-Bench's rule)."""
     said = re.sub(r"[^A-Za-z0-9]", "", generated).upper()
@@ -114,8 +125,8 @@ def marks(row: pd.Series, protocol: str = "pocket") -> dict[str, float]:
     """The marks of one answer by its task: metric -> a number from 0 to 1.
 
     VQA, QA: accuracy, unparsed (no option, or several, recognised: counts as wrong). CLOZE_VQA, CLOZE_QA: accuracy. VGEN,
-    GEN, FT: rougeL and, where the question has a value, value_recall; under the protocol `benchmark` also rouge1, rouge2 and
-    rougeL_recall, under `paper` rougeL alone.
+    GEN, FT: rougeL and, where the question has a value, value_recall; under the protocol `benchmark` also rouge1, rouge2,
+    rougeL_recall and bleu, under `paper` rougeL alone.
     """
     if row.task in ("VQA", "QA"):
         choose = match_option if protocol == "pocket" else first_letter
@@ -125,7 +136,7 @@ def marks(row: pd.Series, protocol: str = "pocket") -> dict[str, float]:
     if row.task in ("CLOZE_VQA", "CLOZE_QA"):
         return {"accuracy": float(normalised(row.answer) in normalised(row.generated))}
     if protocol == "benchmark":
-        found = rouge_marks(row.generated, row.answer)
+        found = rouge_marks(row.generated, row.answer) | {"bleu": bleu(row.generated, row.answer)}
     else:
         found = {"rougeL": rouge_l(row.generated, row.answer)}
     if protocol == "paper":

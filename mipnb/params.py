@@ -2,17 +2,15 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Params", "check_parameters", "parse_value", "read_parameters", "show", "subset"]
+__all__ = ["Params", "check_parameters", "show", "subset"]
 
 _INPUT = {
     "input": True
@@ -103,14 +101,14 @@ class Params(BaseModel):
     )
 
     n_steps: int = Field(4, ge=1, le=1024, description="m, integration steps (Eq. 4)")
-    rule: Literal["right", "midpoint", "gauss"] = Field(
-        "right", description="where the steps lie; right is the paper's k/m"
+    rule: Literal["right", "midpoint", "gauss", "stieltjes"] = Field(
+        "right", description="where the steps lie; right is the paper's k/m, stieltjes follows the value"
     )
     score: Literal["joint", "complete"] = Field(
         "complete", description="joint is Eq. 4 as printed, complete sums to F(w) - F(0)"
     )
-    search: Literal["greedy", "exact", "one_pass"] = Field(
-        "greedy", description="how the path is searched (Algorithm 1)"
+    search: Literal["greedy", "exact", "one_pass", "gradient", "relevance"] = Field(
+        "greedy", description="how the path is searched (Algorithm 1); gradient and relevance only estimate"
     )
     ranking: Literal["forget", "contrast", "ratio", "projected"] = Field(
         "contrast", description="rank neurons by forget score, or set against the retain score"
@@ -124,6 +122,7 @@ class Params(BaseModel):
         96, ge=1, description="training questions of the forget set, a modality, that locating looks at"
     )
     n_locate_retain: int = Field(96, ge=1, description="the same of the retain set, for contrast")
+    check_dtypes: bool = Field(True, description="also locate in bfloat16, and compare the paths")
     vision_kind: Literal["ifi", "igi"] = Field(
         "ifi", description="vision scores: squared gradients (Eq. 6), or gradients as for text"
     )
@@ -280,62 +279,3 @@ def show(params: BaseModel) -> "pd.DataFrame":
     fields = type(params).model_fields
     rows = [(name, getattr(params, name), fields[name].description) for name in fields]
     return pd.DataFrame(rows, columns=["name", "value", "meaning"]).set_index("name")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 5e-3 is a number too (YAML 1.1 wants 5.0e-3)."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    key: list(pairs) for key, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def parse_value(text: str) -> Any:
-    """Returns the value of a parameter given on the command line: YAML, as in `10`, `5e-3`, `true`, `greedy`.
-
-    Raises:
-        ValueError: If the text is not YAML.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise ValueError(
-            f"cannot read the value {text!r}: expected a number, true, false or a word"
-        ) from None
-
-
-def read_parameters(files: Sequence[str | Path] = (), given: Mapping[str, Any] | None = None) -> Params:
-    """Returns the parameters of a run: the defaults, changed by each file in turn, then by `given`.
-
-    Args:
-        files: YAML files of `name: value`.
-        given: Names and values that win over the files.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If a file is not a YAML mapping, or for an unknown, ill-typed or out-of-bounds parameter.
-    """
-    values = Params().model_dump()
-    for path in files:
-        values |= _checked_file(Path(path))
-    values |= subset(given or {}).model_dump()
-    return Params(**values)
-
-
-def _checked_file(path: Path) -> dict[str, Any]:
-    """Returns one parameter file's names and values, checked; errors name the file."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"parameter file {path} is missing; the folder params/ holds those that come with mipnb"
-        )
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-        if not isinstance(content, dict):
-            raise ValueError(f"expected lines of `name: value`, found {type(content).__name__}")
-        return subset({str(name): value for name, value in content.items()}).model_dump()
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"in {path}: {error}") from None

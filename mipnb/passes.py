@@ -1,18 +1,15 @@
-"""The forward and backward passes that locating, editing and evaluating make, one record a kind of pass.
+"""Passes forward and backward, one record a kind of pass, and those that editing and evaluating make.
 
-Counts follow the loops of `searches`, `probe.integrate`, `editing.edit` and `generation.generate`, and are tested
-against them with hooks on the model. Costs (`costs`) are sums and maxima over the same records.
+Counts follow the loops of `editing.edit` and `generation.generate`, and are tested against them with hooks on the model;
+those of locating are in `search_passes`. Costs (`costs`) are sums and maxima over the same records.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
-
-MAX_ROWS = 64  # of `attribution.attribute`
 
 
 class Question(NamedTuple):
@@ -41,6 +38,11 @@ class Pass:
         by_position: layers whose integrals are kept for each position and not for each neuron.
         trained: whether path neurons have weights of their own that take gradients.
         context: positions in the cache of keys and values (generating).
+        entry: layer of the located branch at whose last linear layer the pass begins; None: at the beginning.
+        stop: whether it ends at the last linear layer of the layer after that.
+        narrow: whether the last language layer's network and the head work before answer tokens only.
+        kept: grid points at which entries are kept beside the pass.
+        unscaled: layers whose gradients in the unscaled model are kept beside the pass.
     """
 
     count: int
@@ -56,33 +58,16 @@ class Pass:
     by_position: int = 0
     trained: bool = False
     context: int = 0
+    entry: int | None = None
+    stop: bool = False
+    narrow: bool = False
+    kept: int = 0
+    unscaled: int = 0
 
     @property
     def backward(self) -> bool:
         """Whether gradients are taken."""
         return self.text_from is not None
-
-
-@dataclass(frozen=True)
-class Search:
-    """How a branch is located.
-
-    Attributes:
-        branch: "text" or "vision".
-        layers, neurons: of the branch.
-        search: "greedy", "one_pass" or "exact".
-        n_steps: m.
-        joint: Eq. 4 as printed, rather than each neuron's own integral.
-        gap: whether the completeness gap is computed beside the scores.
-    """
-
-    branch: str
-    layers: int
-    neurons: int
-    search: str
-    n_steps: int
-    joint: bool
-    gap: bool = False
 
 
 def totals(passes: list[Pass]) -> tuple[int, int]:
@@ -95,98 +80,63 @@ def portions(total: int, size: int) -> dict[int, int]:
     return dict(Counter([size] * (total // size) + [total % size] * (total % size > 0)))
 
 
-def locating(search: Search, question: Question, n_questions: int, batch_size: int) -> list[Pass]:
-    """Passes that score every neuron of a branch for a number of questions (`locating.locate`)."""
-    found = []
-    for batch, times in portions(n_questions, batch_size).items():
-        for rows, parts in portions(batch, MAX_ROWS).items():
-            found += _scored(search, question, rows, times * parts)
-    return found
+class Visited(NamedTuple):
+    """A set's batches of one modality, as editing goes through them round after round.
 
+    Attributes:
+        rows: questions a batch.
+        there: questions in all its batches; 0 if the set has none of the modality.
+        pictured: 0 or 1, whether with pictures.
+        answered: whether answers are learned (L_CE): the whole model runs, else only up to the steered layer.
+    """
 
-def _scored(search: Search, question: Question, rows: int, times: int) -> list[Pass]:
-    """Passes for `times` batches of `rows` questions: values as they are, then the integrals."""
-    plain = {"positions": question.positions, "patches": question.patches, "columns": question.answer}
-    values = 1 + search.joint  # the value of every sample; for joint scores also the activations
-    found = [Pass(times * values, rows, **plain)]
-    for first, gated, copies, jobs in _integrals(search, max(1, MAX_ROWS // rows)):
-        graph = {"text_from": first, "vision_from": None}
-        if search.branch == "vision":
-            graph = {"text_from": 0, "vision_from": first}
-        positional = gated if search.joint else 0
-        found.append(
-            Pass(
-                times * jobs,
-                rows * copies,
-                copies=copies,
-                gated=gated,
-                by_position=positional,
-                **graph,
-                **plain,
-            )
-        )
-    if search.gap:
-        sets = search.layers if search.search == "greedy" else 1
-        found.append(Pass(times * sets, rows, gated=search.layers, **plain))
-    return found
+    rows: int
+    there: int
+    pictured: int = 0
+    answered: bool = False
 
-
-def _integrals(search: Search, repeats: int) -> Iterator[tuple[int, int, int, int]]:
-    """(first layer of the graph, gated layers, copies of the batch in a pass, number of passes) of a search."""
-    whole = search.joint or search.gap  # gradients in all of the path, not in the newest layer alone
-    if search.search == "one_pass":
-        for copies, jobs in portions(search.n_steps, repeats).items():
-            yield 0, search.layers, copies, jobs
-        return
-    for layer in range(search.layers):
-        sets = portions(search.neurons, repeats) if search.search == "exact" else {1: 1}
-        for candidates, times in sets.items():
-            for copies, jobs in portions(candidates * search.n_steps, repeats).items():
-                yield (0 if whole else layer), layer + 1, copies, times * jobs
+    @property
+    def batches(self) -> int:
+        """How many batches there are."""
+        return math.ceil(self.there / self.rows) if self.there else 0
 
 
 @dataclass(frozen=True)
 class Editing:
-    """One edit.
+    """Edits of one model on the same batches, one after the other.
 
     Attributes:
-        n_steps: training steps.
+        n_steps: training steps of an edit.
         layer_index: language layer that is steered.
-        forget_batch, retain_batch: questions a step, half as many with pictures.
-        n_forget, n_retain: questions there are, (text, with pictures).
+        visited: what every step takes a batch of.
         vision: whether the vision branch has neurons to train.
+        n_edits: how many; batches' vanilla states are made once for all of them.
     """
 
     n_steps: int
     layer_index: int
-    forget_batch: int
-    retain_batch: int
-    n_forget: tuple[int, int]
-    n_retain: tuple[int, int]
+    visited: tuple[Visited, ...]
     vision: bool = True
-
-    def batches(self, pictured: int) -> list[tuple[int, int]]:
-        """Rows a batch, and questions there are, of the forget and the retain set (0: text, 1: with pictures)."""
-        sizes = ((self.forget_batch, self.n_forget[pictured]), (self.retain_batch, self.n_retain[pictured]))
-        return [(min(max(1, size // 2) if pictured else size, there), there) for size, there in sizes]
+    n_edits: int = 1
 
 
 def editing(edit: Editing, questions: tuple[Question, Question]) -> list[Pass]:
-    """Passes of one `editing.edit`, of a text and an image question's sizes."""
-    found = []
-    for pictured, question in enumerate(questions):
-        plain = {"positions": question.positions, "patches": question.patches}
-        graph = {"text_from": 0, "vision_from": 0 if pictured and edit.vision else None, "trained": True}
+    """Passes of `editing.edit`, of a text and an image question's sizes."""
+    found, steps = [], edit.n_steps * edit.n_edits
+    for one in edit.visited:
+        if not one.there:
+            continue
+        question = questions[one.pictured]
+        plain = {
+            "rows": min(one.rows, one.there),
+            "positions": question.positions,
+            "patches": question.patches,
+        }
+        graph = {"text_from": 0, "vision_from": 0 if one.pictured and edit.vision else None, "trained": True}
         stop = {"until": edit.layer_index + 1, "columns": 0}
-        for (rows, there), ends in zip(
-            edit.batches(pictured), (stop, {"columns": question.answer}), strict=True
-        ):
-            if rows:
-                batches = min(
-                    edit.n_steps, math.ceil(there / rows)
-                )  # each batch's vanilla states are made once
-                found.append(Pass(batches, rows, **plain, **stop))
-                found.append(Pass(edit.n_steps, rows, **plain, **ends, **graph))
+        ends = {"columns": question.answer} if one.answered else stop
+        found.append(Pass(min(one.batches, steps), **plain, **stop))
+        found.append(Pass(steps, **plain, **ends, **graph))
     return found
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mipnb import passes
 from mipnb.costs import BYTES, FLOAT32, Costs
 from mipnb.locating import PAIRS
 from mipnb.params import Params
-from mipnb.passes import Editing, Pass, Search, totals
+from mipnb.passes import Editing, Pass, Visited, totals
+from mipnb.search_passes import Search, locating
 from mipnb.shapes import Shape, find_config, read_shape
 from mipnb.workload import Workload, read_workload
 
@@ -55,6 +56,7 @@ class Step:
         fits: the largest power of two that fits; 0 if not even one does.
         batch: what is planned with, the smaller of the two.
         weights, optimiser, activations: bytes; the optimiser's with the trained values and their gradients.
+        waiting: bytes of prepared batches in CPU memory.
         forward, backward: numbers of passes.
         hours: all of them; NaN if nothing fits.
     """
@@ -67,19 +69,23 @@ class Step:
     weights: int
     optimiser: int
     activations: int
+    waiting: int
     forward: int
     backward: int
     hours: float
 
     @property
     def peak(self) -> int:
-        """Bytes in all."""
+        """Bytes in all on the GPU."""
         return self.weights + self.optimiser + self.activations
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a step makes at some batch size: its passes, each with what it costs; bytes beside the weights."""
+    """What a step makes at some batch size: its passes, each with what it costs; bytes beside the weights.
+
+    What is prepared waits in CPU memory.
+    """
 
     parts: tuple[tuple[Costs, list[Pass]], ...]
     optimiser: int = 0
@@ -89,7 +95,7 @@ class Load:
     @property
     def activations(self) -> int:
         """Bytes at the peak."""
-        return self.prepared + max(costs.peak(one) for costs, found in self.parts for one in found)
+        return max(costs.peak(one) for costs, found in self.parts for one in found)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -132,22 +138,37 @@ def locating_load(params: Params, shape: Shape, work: Workload, batch: int) -> L
         )
         limits = (params.n_locate_forget, params.n_locate_retain)
         for there, limit in zip(work.trained_on(pictured), limits, strict=True):
-            found = passes.locating(search, work.questions[pictured], min(there, limit), batch)
+            found = locating(search, work.questions[pictured], min(there, limit), batch)
             costs = Costs(shape, branch, BYTES[params.dtype], arithmetic=FLOAT32)
             parts.append((costs, found))
     return Load(tuple(parts))
 
 
 def editing_load(params: Params, shape: Shape, work: Workload, batch: int) -> Load:
-    """Notebook 04: an edit a seed, and the random ones; the forget batch keeps its proportion to the retain batch."""
-    forget_batch = max(1, params.forget_batch * batch // params.retain_batch)
-    there = [work.trained_on(pictured) for pictured in (0, 1)]
-    n_forget, n_retain = zip(*there, strict=True)
-    edit = Editing(params.edit_steps, params.layer_index, forget_batch, batch, n_forget, n_retain)
-    costs = Costs(shape, "text", BYTES[params.dtype], _path_sizes(params, shape, work))
+    """Notebook 04: an edit a seed, and the random ones; other batches keep their proportion to the retain batch."""
     n_edits = params.n_edit_seeds + min(params.n_random_edits, params.n_edit_seeds)
+    visited = tuple(_visited(params, work, batch / params.retain_batch))
+    edit = Editing(params.edit_steps, params.layer_index, visited, n_edits=n_edits)
+    costs = Costs(shape, "text", BYTES[params.dtype], _path_sizes(params, shape, work))
     found = passes.editing(edit, work.questions)
-    return Load(((costs, found),), costs.optimiser(), costs.prepared(edit, work.questions), n_edits)
+    return Load(((costs, found),), costs.optimiser(), costs.prepared(edit, work.questions))
+
+
+def _visited(params: Params, work: Workload, share: float) -> Iterator[Visited]:
+    """The batches of `trials.edit_batches` at a share of their sizes; a neighbour for every text question to forget."""
+    sets = [
+        (0, params.forget_batch, params.n_forget_batches),
+        (1, params.retain_batch, params.n_retain_batches),
+    ]
+    for which, size, limit in sets:
+        for pictured in (0, 1):
+            rows = max(1, int(size * share) // (1 + pictured))
+            there = min(work.trained_on(pictured)[which], rows * min(limit, params.edit_steps))
+            yield Visited(rows, there, pictured, answered=which == 1)
+    if params.neighbour_batch:
+        rows = max(1, int(params.neighbour_batch * share))
+        limit = min(params.n_retain_batches, params.edit_steps)
+        yield Visited(rows, min(work.trained_on(0)[0], rows * limit))
 
 
 def _path_sizes(params: Params, shape: Shape, work: Workload) -> tuple[int, int]:
@@ -205,7 +226,8 @@ def _step(name: str, gpu: Gpu, params: Params, shape: Shape, work: Workload, uti
     peak_rate = gpu.tflops_float32 if params.dtype == "float32" else gpu.tflops
     seconds = load.seconds(peak_rate * TERA * utilisation, gpu.bandwidth * GB)
     hours = seconds / 3600 if room(batch) else math.nan
-    return Step(name, gpu, asked, fits, batch, weights, load.optimiser, load.activations, *load.counts, hours)
+    memory = (weights, load.optimiser, load.activations, load.prepared)
+    return Step(name, gpu, asked, fits, batch, *memory, *load.counts, hours)
 
 
 def with_throughput(gpus: Sequence[Gpu], tflops: float | None) -> tuple[Gpu, ...]:

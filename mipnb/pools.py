@@ -45,11 +45,16 @@ class Pool:
             next(self._order)
         self.visits += visits
 
-    def draw(self, model: nn.Module, layer: nn.Module, n_steps: int) -> tuple[int, Batch, Tensor]:
-        """The next batch, its index, its vanilla states; these are kept if the batch comes round again, here or elsewhere."""
+    def visit(self, device: torch.device | str | int) -> tuple[int, Batch]:
+        """The next batch, on a device, and its index."""
         index = next(self._order)
         self.visits += 1
-        batch, which = to_device(self.batches[index], input_device(model)), id(self.batches[index])
+        return index, to_device(self.batches[index], device)
+
+    def draw(self, model: nn.Module, layer: nn.Module, n_steps: int) -> tuple[int, Batch, Tensor]:
+        """The next batch, its index, its vanilla states; these are kept if the batch comes round again, here or elsewhere."""
+        index, batch = self.visit(input_device(model))
+        which = id(self.batches[index])
         state = self.frozen.get(which)
         if state is None:
             state = self._vanilla(model, layer, batch)

@@ -2,58 +2,50 @@
 in them.
 
 Samples and grid points go through the model together: a pass holds `repeats` copies of the batch, each copy
-by whole sample and whole picture, each with its own gates.
+by whole sample and whole picture, each with its own gates. What all passes share is computed once, by the first of
+them, which scales nothing: picture features where only the language model is scaled, the states up to the first
+network's last linear layer, and the gradients at the grid point 1. The last language layer's network works at the
+positions before answer tokens only, since nothing else depends on it.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mipnb.batches import IGNORED, Batch, answer_logprob, patch_owner, repeat_batch
+from mipnb.answers import answer_positions, answer_value, narrow_value
+from mipnb.batches import Batch, patch_owner
 from mipnb.hooks import captured, gated
+from mipnb.language import language_calls, language_inputs, repeat_inputs
 from mipnb.models import FFN
+from mipnb.replay import Entry, Layout, entered, join, recorded
 
-TARGETS = ("probability", "log_likelihood")
 
+@dataclass(frozen=True, eq=False)
+class Unscaled:
+    """The pass with every gate at 1, and what later passes take from it.
 
-def answer_value(model: nn.Module, batch: Batch, target: str) -> Tensor:
-    """The differentiated value of each sample: float32 (batch,).
-
-    "probability" is F = exp(mean log-probability of the answer tokens); "log_likelihood" is G = log p(Y | I,
-    T), the sum of the same terms. Tokens whose label is -100 (prompt, padding) do not count, and logits are
-    made for the positions before answer tokens only, where the model allows it.
+    Attributes:
+        value: of each sample, float32 (samples,).
+        activations: original activations w~ of every layer, float32 (positions, n_neurons); None unless scores go by
+            position. Padding is among them, and does not count: no answer token attends to it, so its gradients are 0.
+        gradients: of every layer, as `Probe.gradients` gives them for one copy, first dimension left out; None unless 1
+            is a grid point.
+        start: the entry to the first layer's last linear layer; None where passes cannot begin there.
+        inputs: of later passes, see `language.language_inputs`.
     """
-    logits, labels = answer_logits(model, batch)
-    mean = answer_logprob(logits, labels)
-    return mean.exp() if target == "probability" else mean * (labels != IGNORED).sum(-1)
 
-
-def answer_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits before answer tokens, float32 (batch, columns, vocabulary), with labels (batch, columns): column j + 1 off j."""
-    columns, labels = _answer_columns(batch["labels"])
-    return _logits(model, batch, columns).float(), labels
-
-
-def _answer_columns(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions before an answer token of some sample, the last one twice, and the labels that fit them."""
-    columns = (labels[:, 1:] != IGNORED).any(0).nonzero()[:, 0]
-    first = labels.new_full((len(labels), 1), IGNORED)  # answer_logprob reads label j + 1 off logits j
-    return torch.cat([columns, columns[-1:]]), torch.cat([first, labels[:, columns + 1]], dim=1)
-
-
-def _logits(model: nn.Module, batch: Batch, columns: Tensor) -> Tensor:
-    inputs = {key: tensor for key, tensor in batch.items() if key != "labels"}
-    known = inspect.signature(model.forward).parameters
-    options = {"use_cache": False} if "use_cache" in known else {}
-    if "logits_to_keep" in known:
-        return model(**inputs, **options, logits_to_keep=columns).logits
-    return model(**inputs, **options).logits[:, columns]
+    value: Tensor
+    activations: list[Tensor] | None
+    gradients: list[Tensor] | None
+    start: Entry | None
+    inputs: Batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +59,10 @@ class Probe:
         target: what is differentiated, see `answer_value`.
         packed: whether the branch's activations are packed patches (Qwen's vision tower).
         max_rows: the most rows (samples x copies) of one pass.
+        by_position: differentiate in each position's activation, dF/dw_{n,t}; else in the gates, dF/dgate_n.
+        at_one: whether the gradients at the grid point 1 are wanted.
+        place: where the networks sit (`replay.layout`), if passes may begin in the middle; None: every pass is plain.
+        last: the network of the last language layer, if it may be narrowed to the answer's positions.
     """
 
     model: nn.Module
@@ -75,6 +71,10 @@ class Probe:
     target: str
     packed: bool
     max_rows: int
+    by_position: bool = False
+    at_one: bool = False
+    place: Layout | None = None
+    last: FFN | None = None
 
     @property
     def samples(self) -> int:
@@ -95,93 +95,104 @@ class Probe:
         """Float32 ones on the batch's device."""
         return torch.ones(*shape, device=self.batch["labels"].device)
 
-    def value(self, gates: Sequence[Tensor] = ()) -> Tensor:
-        """Value of every sample under gates (samples, n_neurons) for the first layers: float32 (samples,)."""
-        with torch.no_grad(), gated(self.ffns, gates, self._owner(self.batch)):
-            return answer_value(self.model, self.batch, self.target)
+    @cached_property
+    def unscaled(self) -> Unscaled:
+        """The pass that scales nothing; made once."""
+        gates = [self.ones(self.samples, self.n_neurons).requires_grad_(self.at_one) for _ in self.ffns]
+        with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(self.at_one))
+            calls = stack.enter_context(language_calls(self.place, self.batch))
+            start = stack.enter_context(recorded(self.place, 0, self.ffns[0])) if self.place else []
+            seen = stack.enter_context(captured(self.ffns)) if self.by_position else None
+            scaled = stack.enter_context(gated(self.ffns, gates if self.at_one else [], self.owners(1)))
+            value = self._value(self.batch, narrow=not self.by_position)
+        gradients = self._gradients(value, scaled if self.by_position else gates, 1) if self.at_one else None
+        kept = seen and [activation.float().reshape(-1, self.n_neurons) for activation in seen]
+        found = gradients and [gradient[0] for gradient in gradients]
+        inputs = language_inputs(self.batch, calls) if calls else self.batch
+        return Unscaled(value.detach(), kept, found, start[0] if start else None, inputs)
 
-    def gradients(self, gates: Sequence[Tensor], wanted: Sequence[int], by_position: bool) -> list[Tensor]:
-        """Gradients of every row's value, for `repeats` copies of the batch at once.
+    def value(self, gates: Sequence[Tensor] = (), copies: int = 1, entry: Entry | None = None) -> Tensor:
+        """Value of every row under gates (copies x samples, n_neurons) for the first layers: float32 (rows,)."""
+        if not gates:
+            return self.unscaled.value
+        entry = self.start(copies) if entry is None else entry
+        with torch.no_grad(), gated(self.ffns, gates, self.owners(copies)):
+            return self.answer(copies, entry)
+
+    def gradients(
+        self, gates: Mapping[int, Tensor], wanted: Sequence[int], entry: Entry | None = None
+    ) -> list[Tensor]:
+        """Gradients of every row's value, for several copies of the batch at once.
 
         Args:
-            gates: per gated layer (repeats, samples, n_neurons), float32.
-            wanted: layers to differentiate in; the graph begins at the first of them.
-            by_position: differentiate in each position's activation, dF/dw_{n,t}; else in the gates,
-                dF/dgate_n.
+            gates: per gated layer (copies, samples, n_neurons), float32; others are at 1.
+            wanted: gated layers to differentiate in; the graph begins at the first of them.
+            entry: where the pass begins, with the rows of all copies; by default at the first layer.
 
         Returns:
-            Per wanted layer float32 (repeats, positions, n_neurons) or (repeats, samples, n_neurons). A layer
+            Per wanted layer float32 (copies, positions, n_neurons) or (copies, samples, n_neurons). A layer
             that the answer does not depend on (beyond the feature layer of a vision tower) gets zeros.
         """
-        repeats = len(gates[0])
-        rows = repeat_batch(self.batch, repeats)
-        leaves = [gate.flatten(0, 1).requires_grad_(layer in wanted) for layer, gate in enumerate(gates)]
-        with gated(self.ffns, leaves, self._owner(rows)) as activations:
-            value = answer_value(self.model, rows, self.target)
-        at = [(activations if by_position else leaves)[layer] for layer in wanted]
+        copies = len(next(iter(gates.values())))
+        leaves = {layer: gate.flatten(0, 1).requires_grad_(layer in wanted) for layer, gate in gates.items()}
+        networks = [self.ffns[layer] for layer in leaves]
+        entry = self.start(copies) if entry is None else entry
+        with gated(networks, list(leaves.values()), self.owners(copies)) as activations:
+            value = self.answer(copies, entry)
+        at = dict(zip(leaves, activations, strict=True)) if self.by_position else leaves
+        return self._gradients(value, [at[layer] for layer in wanted], copies)
+
+    def _gradients(self, value: Tensor, at: Sequence[Tensor], copies: int) -> list[Tensor]:
+        if not value.requires_grad:  # the model cuts the graph
+            at = [tensor.detach().requires_grad_() for tensor in at]
+            value = sum(tensor.sum() for tensor in at) * 0
         found = torch.autograd.grad(value.sum(), at, allow_unused=True, materialize_grads=True)
-        return [gradient.float().reshape(repeats, -1, self.n_neurons) for gradient in found]
+        return [self._whole(gradient.float()).reshape(copies, -1, self.n_neurons) for gradient in found]
 
-    def _owner(self, batch: Batch) -> Tensor | None:
-        return patch_owner(batch["image_grid_thw"]) if self.packed else None
+    def _whole(self, gradient: Tensor) -> Tensor:
+        """A gradient by position at all positions: zero where a narrowed network has not worked."""
+        width = self.batch["labels"].shape[1]
+        if not self.by_position or self.packed or gradient.shape[1] == width:
+            return gradient
+        positions = answer_positions(self.batch["labels"]).repeat(len(gradient) // self.samples, 1)
+        index = positions[..., None].expand(-1, -1, self.n_neurons)
+        return gradient.new_zeros(len(gradient), width, self.n_neurons).scatter(1, index, gradient)
 
-    @cached_property
+    def answer(self, copies: int, entry: Entry | None = None) -> Tensor:
+        """Value of every row of several copies of the batch, from an entry on; in the caller's gradient mode."""
+        inputs = repeat_inputs(self.unscaled.inputs, copies)
+        with entered(entry):
+            return self._value(inputs)
+
+    def _value(self, inputs: Mapping[str, Any], narrow: bool = True) -> Tensor:
+        if self.last is None or not narrow:
+            return answer_value(self.model, inputs, self.target)
+        return narrow_value(self.model, inputs, self.target, self.last)
+
+    def start(self, copies: int) -> Entry | None:
+        """The first layer's entry for several copies, or None where passes are plain."""
+        start = self.unscaled.start
+        return start and join([start] * copies)
+
+    def owners(self, copies: int) -> Tensor | None:
+        """For packed activations the row of each patch of several copies: int64 (patches,)."""
+        return patch_owner(self.batch["image_grid_thw"].repeat(copies, 1)) if self.packed else None
+
+    @property
     def activations(self) -> list[Tensor]:
-        """Original activations w~ of every layer, float32 (positions, n_neurons).
-
-        Padding is among them, and does not count: no answer token attends to it, so its gradients are zero.
-        """
-        with torch.no_grad(), captured(self.ffns) as seen:
-            answer_value(self.model, self.batch, self.target)
-        return [activation.float().reshape(-1, self.n_neurons) for activation in seen]
+        """Original activations of every layer, by position: float32 (positions, n_neurons)."""
+        return self.unscaled.activations
 
     @cached_property
     def owner(self) -> Tensor:
         """The sample that each position belongs to: int64 (positions,)."""
-        owner = self._owner(self.batch)
-        if owner is not None:
-            return owner
-        positions = len(self.activations[0]) // self.samples
-        return torch.arange(self.samples, device=self.batch["labels"].device).repeat_interleave(positions)
+        if self.packed:
+            return self.owners(1)
+        width = self.batch["labels"].shape[1]
+        return torch.arange(self.samples, device=self.batch["labels"].device).repeat_interleave(width)
 
     def per_sample(self, positional: Tensor) -> Tensor:
         """Sum over the positions of each sample: (positions, columns) -> (samples, columns)."""
         total = positional.new_zeros(self.samples, positional.shape[1])
         return total.index_add(0, self.owner, positional)
-
-
-def integrate(
-    probe: Probe,
-    masks: Sequence[Tensor],
-    grid: tuple[Tensor, Tensor],
-    power: int,
-    wanted: Sequence[int],
-    by_position: bool,
-) -> list[Tensor]:
-    """sum_k weight_k (gradient at alpha_k)^power, with a set of neurons scaled together by alpha_k and all
-    others at 1.
-
-    Args:
-        probe: the model and its questions.
-        masks: per layer, from the first one on, which neurons are in the set: 0 or 1, float32 (sets, samples,
-            n_neurons). Several sets are integrated independently of each other.
-        grid: points and weights (m,), see `rules.quadrature`.
-        power: 1 for integrated gradients (Eq. 4), 2 for the Fisher form (Eq. 6).
-        wanted: layers whose integrals are returned.
-        by_position: integrate dF/dw_{n,t} rather than dF/dgate_n.
-
-    Returns:
-        Per wanted layer float32 (sets, positions or samples, n_neurons).
-    """
-    alphas, weights = (tensor.to(masks[0].device) for tensor in grid)
-    jobs = torch.arange(len(masks[0]) * len(alphas), device=masks[0].device)  # (set, grid point) pairs
-    totals: list[Tensor] = []
-    for part in jobs.split(probe.repeats):
-        chosen, step = part // len(alphas), part % len(alphas)
-        gates = [1 + (alphas[step][:, None, None] - 1) * mask[chosen] for mask in masks]
-        found = probe.gradients(gates, wanted, by_position)
-        if not totals:
-            totals = [gradient.new_zeros(len(masks[0]), *gradient.shape[1:]) for gradient in found]
-        for total, gradient in zip(totals, found, strict=True):
-            total.index_add_(0, chosen, weights[step][:, None, None] * gradient**power)
-    return totals

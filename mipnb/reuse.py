@@ -112,7 +112,7 @@ def check_given(params: BaseModel) -> None:
     _check_one(params)
     if not params.reuse_paths and not params.use_released_paths:
         return
-    sizes = branch_sizes(empty_model(read_config(params.model_dir)))
+    sizes = branch_sizes(empty_model(read_config(params.model_dir, params.model_revision)))
     if params.use_released_paths:
         find_released(params.use_released_paths, sizes, params.benchmark_dir, params.forget_ratio)
         return
@@ -153,9 +153,11 @@ def convert(source: str | Path, target: str | Path, params: BaseModel, as_path: 
             f"cannot make {target} of {source}: expected .pt and .safetensors, or scores .safetensors and .pt"
         )
     branch = branch_of(source)
-    sizes = branch_sizes(empty_model(read_config(params.model_dir)))
+    sizes = branch_sizes(empty_model(read_config(params.model_dir, params.model_revision)))
     released = read_released(source, branch, sizes, params.benchmark_dir, params.forget_ratio)
-    fingerprint = models.fingerprint(models.load_model(model_source(params.model_dir)))
+    fingerprint = models.fingerprint(
+        models.load_model(model_source(params.model_dir), revision=params.model_revision)
+    )
     if as_path:
         path = released.path(fingerprint, getattr(params, f"{branch}_top_k"), params.benchmark_dir)
         path.save(target)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 RULES = ("right", "midpoint", "gauss")
+ADAPTIVE = ("stieltjes",)  # points of each sample's own, see `stieltjes`
 
 
 def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:
@@ -37,3 +38,8 @@ def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:
     else:
         raise ValueError(f"rule {rule!r} is not one of {RULES}")
     return torch.tensor(alphas, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32)
+
+
+def points_below_one(rule: str, n_steps: int) -> int:
+    """How many points of a rule scale anything; at 1 the model is as it is."""
+    return int((quadrature(rule, n_steps)[0] < 1).sum())

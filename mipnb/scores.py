@@ -62,6 +62,11 @@ class Scores:
         """Neurons a layer."""
         return self.values.shape[2]
 
+    @property
+    def silent_layers(self) -> list[int]:
+        """Layers whose scores are all 0: the answer does not depend on them, and a path has nothing to choose there."""
+        return (self.values == 0).all(2).all(0).nonzero()[:, 0].tolist()
+
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mipnb.probe import Probe, integrate
+from mipnb.integrals import below_one, integrate
+from mipnb.probe import Probe
+from mipnb.scaled_path import ScaledPath
+from mipnb.stieltjes import integrate_changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,14 +23,16 @@ class Plan:
     """What is computed.
 
     Attributes:
-        grid: points and weights of the integral, see `rules.quadrature`.
+        grid: points and weights of the integral, see `rules.quadrature`; None: points by sample, see `stieltjes`.
+        n_steps: grid points m.
         power: power of the gradients: 1 (IGI, Eq. 4) or 2 (IFI, Eq. 6).
         joint: the product of sums as printed, rather than each neuron's own integral.
         top_k: neurons that each layer adds to a sample's path.
         gap: whether to compute, beside the scores, what the completeness gap needs.
     """
 
-    grid: tuple[Tensor, Tensor]
+    grid: tuple[Tensor, Tensor] | None
+    n_steps: int
     power: int
     joint: bool
     top_k: int
@@ -67,12 +72,16 @@ def greedy(probe: Probe, plan: Plan) -> Found:
     """Layer after layer, path so far and whole current layer scaled together: one m-step pass a layer."""
     path: list[Tensor] = []
     parts: list[Found] = []
+    below = _path_below(probe, plan)
     for layer in range(len(probe.ffns)):
         masks = [*path, probe.ones(probe.samples, probe.n_neurons)]
-        integrals = _one_set(probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer])
+        integrals = _one_set(
+            probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer], below
+        )
         values = _joint(probe, path, integrals) if plan.joint else integrals[-1]
         parts.append(Found(values, *_completeness(probe, plan, masks, integrals)))
         path.append(_mask(values, plan.top_k))
+        below = _advance(below, path)
     values = torch.stack([part.values for part in parts], dim=1)
     if not plan.gap:
         return Found(values)
@@ -105,14 +114,32 @@ def exact(probe: Probe, plan: Plan) -> Found:
     """
     path: list[Tensor] = []
     found: list[Tensor] = []
+    below = _path_below(probe, plan)
     for layer in range(len(probe.ffns)):
         chunks = torch.arange(probe.n_neurons, device=probe.ones(1).device).split(probe.repeats)
-        found.append(torch.cat([_candidates(probe, plan, path, layer, chunk) for chunk in chunks], dim=-1))
+        values = [_candidates(probe, plan, path, layer, chunk, below) for chunk in chunks]
+        found.append(torch.cat(values, dim=-1))
         path.append(_mask(found[-1], plan.top_k))
+        below = _advance(below, path)
     return Found(torch.stack(found, dim=1))
 
 
-def _candidates(probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, neurons: Tensor) -> Tensor:
+def _path_below(probe: Probe, plan: Plan) -> ScaledPath | None:
+    """Where scores need no gradient in the path, passes begin at the layer they score; else None."""
+    if plan.joint or plan.gap or plan.grid is None:
+        return None
+    alphas = below_one(plan.grid, probe)[0]
+    return ScaledPath.begin(probe, alphas) if len(alphas) else None
+
+
+def _advance(below: ScaledPath | None, path: Sequence[Tensor]) -> ScaledPath | None:
+    """The same with the path's last layer scaled; None after the last layer."""
+    return below and below.advance(path[-1]) if len(path) < len(below.probe.ffns if below else path) else None
+
+
+def _candidates(
+    probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, neurons: Tensor, below: ScaledPath | None
+) -> Tensor:
     """Scores of some candidates of a layer, each alone with the path: (samples, candidates)."""
     alone = torch.zeros(len(neurons), probe.n_neurons, device=neurons.device).scatter_(
         1, neurons[:, None], 1.0
@@ -120,7 +147,7 @@ def _candidates(probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, ne
     masks = [mask.expand(len(neurons), -1, -1) for mask in path]
     masks.append(alone[:, None].expand(-1, probe.samples, -1))  # (candidates, samples, n_neurons)
     wanted = range(layer + 1) if plan.joint else [layer]
-    integrals = integrate(probe, masks, plan.grid, plan.power, wanted, plan.joint)
+    integrals = integrate(probe, _scaled(masks, below), plan.grid, plan.power, wanted, below)
     own = torch.stack([integrals[-1][row, :, neuron] for row, neuron in enumerate(neurons)], dim=-1)
     if not plan.joint:
         return own
@@ -128,10 +155,19 @@ def _candidates(probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, ne
     return _product(probe, path, probe.activations[layer][:, neurons], own + rest)
 
 
-def _one_set(probe: Probe, plan: Plan, masks: Sequence[Tensor], wanted: Sequence[int]) -> list[Tensor]:
+def _one_set(
+    probe: Probe, plan: Plan, masks: Sequence[Tensor], wanted: Sequence[int], below: ScaledPath | None = None
+) -> list[Tensor]:
     """Integrals of a single set, per wanted layer (positions or samples, n_neurons)."""
-    found = integrate(probe, [mask[None] for mask in masks], plan.grid, plan.power, wanted, plan.joint)
-    return [integral[0] for integral in found]
+    if plan.grid is None:
+        return integrate_changes(probe, dict(enumerate(masks)), plan.n_steps, plan.power, wanted)
+    scaled = _scaled([mask[None] for mask in masks], below)
+    return [integral[0] for integral in integrate(probe, scaled, plan.grid, plan.power, wanted, below)]
+
+
+def _scaled(masks: Sequence[Tensor], below: ScaledPath | None) -> dict[int, Tensor]:
+    """The masks that a pass has to apply itself, by layer: all of them, or that of the one layer above those `below`."""
+    return dict(enumerate(masks)) if below is None else {below.layer: masks[below.layer]}
 
 
 def _joint(probe: Probe, path: Sequence[Tensor], integrals: Sequence[Tensor]) -> Tensor:

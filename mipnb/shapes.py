@@ -32,6 +32,7 @@ class Tower:
         weights: numbers in one layer.
         kv_width: key and value heads x head width, both.
         saved: numbers of the model's type that autograd keeps of one position in one layer.
+        saved_network: of these, the feed-forward network's.
         saved_float32: the same in float32, which RMS norms make whatever the type.
         factors: linear layers into a neuron: 2 if gated, else 1.
     """
@@ -43,6 +44,7 @@ class Tower:
     weights: int
     kv_width: int
     saved: int
+    saved_network: int
     saved_float32: int
     factors: int
 
@@ -174,6 +176,7 @@ def _tower(model: nn.Module, branch: str, config: PreTrainedConfig) -> Tower:
         weights=sum(map(_numel, layer.parameters())),
         kv_width=2 * groups * head,
         saved=4 * heads * head + kept * neurons + plain,  # queries, keys, values, attended; network; norms
+        saved_network=kept * neurons,
         saved_float32=rms,
         factors=len(networks[0].inputs),
     )

@@ -67,7 +67,9 @@ def optimize(
 
 
 def shuffled(questions: Sequence[Question], size: int, seed: int) -> Iterator[list[Question]]:
-    """Endless shuffled batches, epoch after epoch, of one modality's questions."""
+    """Endless shuffled batches, epoch after epoch, of one modality's questions; ValueError if they fill not even one."""
+    if not 0 < size <= len(questions):
+        raise ValueError(f"a batch of {size} cannot be drawn from {len(questions)} questions")
     random, order = Random(seed), list(questions)
     while True:
         random.shuffle(order)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mipnb.answers import answer_logits
 from mipnb.batches import IGNORED, Batch
 from mipnb.evidence.asked import Ablation, Asked
 from mipnb.hooks import captured, zeroed
 from mipnb.models import FFN
-from mipnb.probe import answer_logits
 
 #: kinds of a language model's positions; those of a vision tower are all of kind 0
 KINDS = ("prompt", "picture", "answer")

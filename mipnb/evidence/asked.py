@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mipnb.answers import answer_logits
 from mipnb.batches import IGNORED, Batch, answer_logprob, encode
 from mipnb.benchmarks import Question
-from mipnb.probe import answer_logits
 
 #: what is done to a model while it is asked a batch
 Ablation = Callable[[Batch], AbstractContextManager]

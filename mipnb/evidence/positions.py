@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mipnb import models
+from mipnb.answers import answer_value
 from mipnb.attribution import KINDS as POWERS
 from mipnb.batches import Batch, encode, patch_owner
 from mipnb.benchmarks import Question
@@ -24,7 +25,6 @@ from mipnb.hooks import gated, undisturbed
 from mipnb.locating import question_names
 from mipnb.models import FFN
 from mipnb.precision import float32_arithmetic
-from mipnb.probe import answer_value
 from mipnb.rules import quadrature
 from mipnb.scores import Scores, concatenate
 

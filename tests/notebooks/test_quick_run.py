@@ -2,25 +2,29 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
-from mipnb.artefacts import project_root
+from mipnb.artefacts import PARTIAL, project_root
 from mipnb.evaluation import COLUMNS
+from mipnb.scores import Scores
 from mipnb.stages import load_stages
 
 pytestmark = pytest.mark.slow
 ROOT = project_root()
+COMMAND = [sys.executable, "-m", "mipnb.cli", "run"]
 
 
 def mipnb(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "mipnb.cli", "run", *arguments]
     environment = os.environ | {"TQDM_DISABLE": "1"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    return subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +81,36 @@ def test_a_path_of_another_model_stops_the_editing(run: Path, tmp_path: Path):
     assert done.returncode == 1
     assert "path is of model 0000000000000000" in done.stderr
     assert not (stolen / "04_editing" / "record.json").exists()
+
+
+def test_a_notebook_killed_in_the_middle_goes_on_where_it_was(run: Path, tmp_path: Path):
+    stopped = tmp_path / "run"
+    shutil.copytree(run / "01_vanilla_model", stopped / "01_vanilla_model")
+    arguments = ["--params", "quick", "--only", "02", "-p", "run_dir", str(stopped), "-p", "batch_size", "1"]
+    first = subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+    kept = _kept(stopped / "02_attribution", first)
+    first.kill()
+    first.wait()
+    assert not (stopped / "02_attribution" / "record.json").exists()
+    again = set()
+    second = subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+    while second.poll() is None:
+        again |= {file for file, made in kept.items() if file.exists() and file.stat().st_mtime_ns != made}
+        time.sleep(0.02)
+    assert second.returncode == 0
+    assert not again, "pieces that were there are not made again"
+    assert not any(file.exists() for file in kept), "what is through needs no pieces"
+    for name in ("forget_text", "retain_vision"):
+        files = [place / "02_attribution" / "scores" / f"{name}.safetensors" for place in (run, stopped)]
+        one, other = (Scores.load(file).values for file in files)
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def _kept(stage: Path, process: subprocess.Popen) -> dict[Path, int]:
+    """Waits for some pieces of a notebook's result; returns their files with the times of writing."""
+    while process.poll() is None:
+        files = list((stage / PARTIAL).rglob("*.safetensors"))
+        if len(files) >= 3:
+            return {file: file.stat().st_mtime_ns for file in files}
+        time.sleep(0.02)
+    raise AssertionError(f"the run ended with {process.returncode} before three pieces were there")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from small_benchmarks import baseline, change, clear, custom, custom_rows, mllmu, picture
 
+from mipnb.batches import decode_image
 from mipnb.benchmarks.pictures import picture_problem
 from mipnb.benchmarks.validation import SHOWN, Report, check_data
 from mipnb.checks import check_inputs, check_rows
@@ -98,6 +99,8 @@ def test_a_picture_above_the_limit_is_a_bomb_however_it_is_looked_at():
             assert picture_problem(encoded, decode).startswith("image bomb")
     assert picture_problem(picture(1)) == ""
     assert picture_problem(b"") == "the picture has no bytes"
+    with pytest.raises(ValueError, match="do not decode as a picture"):
+        decode_image(bomb())
 
 
 def test_a_person_in_both_sets_is_told(tmp_path):

@@ -75,3 +75,10 @@ def test_a_missing_folder_is_named(inputs: dict, name: str):
     params = Params(**inputs | {name: "nowhere/at/all"})
     with pytest.raises(FileNotFoundError, match=f"{name} = nowhere/at/all"):
         check_inputs(params, EVERYTHING)
+
+
+def test_a_judge_that_is_no_chat_model_is_refused_before_the_run(inputs: dict, tmp_path: Path):
+    params = Params(**inputs, judge_dir=str(tmp_path / "base"))
+    with pytest.raises(FileNotFoundError, match=r"judge_dir = .*base: there is no model in it"):
+        check_inputs(params, EVERYTHING)
+    check_inputs(params, EVERYTHING - {"judge_dir"})

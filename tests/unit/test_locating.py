@@ -97,3 +97,9 @@ def test_a_large_gap_is_called_large():
     assert "large (vision)" in words
     assert "good as amounts" in gap_verdict({"text": 0.05}, "right", 4)
     assert "large" in gap_verdict({"text": float("nan")}, "right", 4)
+
+
+def test_a_gap_that_is_none_by_construction_is_not_praised():
+    words = gap_verdict({"text": 0.0}, "stieltjes", 4)
+    assert "by construction" in words
+    assert "good as amounts" not in words

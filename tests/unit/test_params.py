@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mipnb.artefacts import project_root
-from mipnb.params import Params, check_parameters, parse_value, read_parameters, show, subset
+from mipnb.param_files import parse_value, read_parameters
+from mipnb.params import Params, check_parameters, show, subset
 from mipnb.stages import notebook_parameters
 
 ROOT = project_root()
@@ -47,7 +48,7 @@ def test_every_parameter_says_what_it_means():
         ({"text_top_k": True}, "valid integer"),
         ({"text_top_k": 2.0}, "valid integer"),
         ({"retrain": 1}, "valid boolean"),
-        ({"rule": "left"}, "'right', 'midpoint' or 'gauss'"),
+        ({"rule": "left"}, "'right', 'midpoint', 'gauss' or 'stieltjes'"),
         ({"learning_rate": float("nan")}, "finite"),
         ({"learning_rate": "fast"}, "valid number"),
         ({"device": "gpu"}, "cuda:N"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -58,6 +59,13 @@ def test_the_lock_works_on_any_machine():
         assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line), (
             f"{line!r}: no hosts, paths or local versions"
         )
+
+
+def test_the_lock_installs_on_the_oldest_python_that_is_promised():
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    for name in pins(lock_lines()):
+        wanted = importlib.metadata.metadata(name).get("Requires-Python") or ""
+        assert SpecifierSet(wanted).contains(oldest), f"{name} needs Python {wanted}, {oldest} is promised"
 
 
 def test_the_lock_holds_every_direct_requirement_as_stated():

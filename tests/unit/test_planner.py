@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from mipnb import estimates
 from mipnb.artefacts import project_root
 from mipnb.asking import first_views
+from mipnb.attribution import MAX_ROWS
 from mipnb.batches import encode, repeat_batch
 from mipnb.benchmarks import draw_questions, evaluation_questions, forget_ids, load_training, retain_ids
 from mipnb.cli import main
@@ -18,9 +19,12 @@ from mipnb.comparing import compare, compare_editing, compare_locating
 from mipnb.locating import of_modality
 from mipnb.measuring import LiveMemory, counted_passes
 from mipnb.models import load_processor
-from mipnb.params import Params, read_parameters
-from mipnb.passes import MAX_ROWS, Editing, Question, Search, evaluating, locating, portions, totals
+from mipnb.param_files import read_parameters
+from mipnb.params import Params
+from mipnb.passes import Editing, Question, Visited, editing, evaluating, portions, totals
 from mipnb.planner import GIB, GPUS, STEPS, USABLE, plan, read_plan, with_throughput
+from mipnb.rmisu import unanswered
+from mipnb.search_passes import Search, locating
 from mipnb.shapes import find_config, known_models, read_shape
 from mipnb.workload import read_workload
 
@@ -71,13 +75,24 @@ def tiny():
     return model, read_shape("tiny", AutoConfig.for_model(**model.config.to_dict()))
 
 
-@pytest.mark.parametrize("score", ["complete", "joint"])
-@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+SEARCHED = [
+    (search, score, rule)
+    for search, score in [
+        *((search, score) for search in ("greedy", "one_pass", "exact") for score in ("complete", "joint")),
+        ("gradient", "complete"),
+        ("relevance", "complete"),
+    ]
+    for rule in ("right", "gauss", "stieltjes")
+    if (search, rule) != ("exact", "stieltjes")  # refused
+]
+
+
+@pytest.mark.parametrize(("search", "score", "rule"), SEARCHED)
 @pytest.mark.parametrize(("branch", "rows", "n_steps"), [("text", 3, 4), ("vision", 5, 13), ("text", 67, 2)])
-def test_passes_of_locating_are_counted_exactly(tiny, branch, search, score, rows, n_steps):
+def test_passes_of_locating_are_counted_exactly(tiny, branch, search, score, rule, rows, n_steps):
     model, shape = tiny
     batch = repeat_batch(tiny_batch(0, pictured=branch == "vision", size=1), rows)
-    found = compare_locating(model, shape, batch, branch, search, score, n_steps)
+    found = compare_locating(model, shape, batch, branch, search, score, n_steps, rule)
     assert found.planned == found.counted
 
 
@@ -85,10 +100,10 @@ def test_batches_and_their_rests_are_counted():
     assert portions(10, 4) == {4: 2, 2: 1}
     assert portions(0, 4) == {}
     search, question = Search("text", 3, 24, "one_pass", 4, joint=False), Question(9, 3)
-    assert totals(locating(search, question, 10, 4)) == (6, 3)
+    assert totals(locating(search, question, 10, 4)) == (6, 6)  # unscaled, then three points at once
     gap = Search("text", 3, 24, "greedy", 4, joint=False, gap=True)
-    assert totals(locating(gap, question, 4, 4)) == (1 + 3 + 3, 3)
-    assert totals(locating(search, question, MAX_ROWS + 1, 1000)) == (2 * 4 + 2 - 3, 5)
+    assert totals(locating(gap, question, 4, 4)) == (1 + 3 + 3, 1 + 3)
+    assert totals(locating(search, question, MAX_ROWS + 1, 1000)) == (2 * 4, 2 * 4)  # parts of 21, 21, 21, 2
 
 
 @pytest.mark.parametrize("n_steps", [2, 7])
@@ -97,9 +112,45 @@ def test_passes_of_editing_are_counted_exactly(tiny, n_steps: int, path: tuple[i
     model, shape = tiny
     forget = [tiny_batch(seed, pictured=seed > 1, size=1 if seed > 1 else 2) for seed in range(4)]
     retain = [tiny_batch(seed, pictured=seed > 12, size=2 if seed > 12 else 4) for seed in range(10, 15)]
-    edit = Editing(n_steps, 1, 2, 4, n_forget=(4, 2), n_retain=(12, 4), vision=path[1] > 0)
-    found = compare_editing(model, shape, (forget, retain), edit, path)
+    near = unanswered([tiny_batch(seed, pictured=False, size=3) for seed in range(20, 24)])
+    visited = (
+        Visited(2, 4),
+        Visited(1, 2, 1),
+        Visited(4, 12, 0, answered=True),
+        Visited(2, 4, 1, answered=True),
+        Visited(3, 12),
+    )
+    edit = Editing(n_steps, 1, visited, vision=path[1] > 0)
+    found = compare_editing(model, shape, (forget, [*retain, *near]), edit, path)
     assert found.planned == found.counted
+
+
+def test_vanilla_states_are_made_once_for_all_edits():
+    questions, visited = (
+        (Question(50, 10), Question(60, 10, 36)),
+        (Visited(4, 40), Visited(2, 10, 1, True), Visited(3, 0)),
+    )
+    once, thrice = (totals(editing(Editing(20, 1, visited, n_edits=n), questions)) for n in (1, 3))
+    assert once == (10 + 5 + 2 * 20, 2 * 20)
+    assert thrice == (10 + 5 + 2 * 60, 2 * 60)
+
+
+def test_prepared_batches_and_neighbours_are_planned_for():
+    params = full_size(neighbour_batch=0, n_retain_batches=10)
+    shape, work = read_plan(params)
+    plain, near, more = (
+        STEPS["editing"][0](params.model_copy(update=changed), shape, work, params.retain_batch)
+        for changed in ({}, {"neighbour_batch": 8}, {"n_retain_batches": 20})
+    )
+    steps = params.edit_steps * (params.n_edit_seeds + params.n_random_edits)
+    assert near.counts[1] == plain.counts[1] + steps
+    assert near.activations == plain.activations
+    assert more.counts[0] == plain.counts[0] + 20
+    state, rows = shape.text.hidden * 4, 10 * params.retain_batch
+    pictures = work.questions[1].patches * shape.patch_width * 4
+    added = rows * work.questions[0].positions * state
+    added += rows // 2 * (work.questions[1].positions * state + pictures)
+    assert more.prepared == plain.prepared + added
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +255,7 @@ def test_exact_search_and_joint_scores_cost_more():
     assert locate(search="exact").forward > 100 * plain.forward
     assert locate(search="one_pass").hours < plain.hours / 10
     assert locate(score="joint").activations > plain.activations
-    assert locate(n_steps=8).hours == pytest.approx(2 * plain.hours, rel=0.1)
+    assert locate(n_steps=8).hours == pytest.approx(7 / 3 * plain.hours, rel=0.1)  # point 1 is shared
 
 
 @pytest.mark.parametrize("name", ["reuse_paths", "use_released_paths"])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from small_benchmarks import clear, custom, mllmu, picture
@@ -10,7 +11,7 @@ from mipnb.benchmarks import Question, choice_prompt, evaluation_questions
 from mipnb.benchmarks.protocols import chat, under_protocol, with_shots
 from mipnb.evaluation import score
 from mipnb.generation import ANSWER_COLUMNS
-from mipnb.metrics import first_letter, marks, rouge_marks
+from mipnb.metrics import bleu, first_letter, marks, rouge_marks
 
 OPTIONS = ("Oslo", "Lima", "Rome", "Bonn")
 CHOICE = Question("p", "QA", choice_prompt("Where?", OPTIONS), "Rome", OPTIONS)
@@ -112,6 +113,15 @@ def test_rouge_by_hand():
     assert found["rougeL_recall"] == pytest.approx(3 / 6)
 
 
+def test_bleu_by_hand():
+    precisions = 4 / 4 * 3 / 3 * 2 / 2 * 1 / 1
+    assert bleu("the cat sat on", "the cat sat on the mat") == pytest.approx(precisions * np.exp(1 - 6 / 4))
+    smoothed = (3 / 4 * 1 / 3 * 0.1 / 2 * 0.1 / 1) ** (1 / 4)
+    assert bleu("the cat lay on", "the cat sat on") == pytest.approx(smoothed)
+    assert bleu("", "the cat") == 0
+    assert "bleu" in marks(row(FREE, "In Rome.", "Rome"), "benchmark")
+
+
 def test_scores_under_the_benchmarks_protocol_are_results():
     answers = pd.DataFrame(
         [("forget", "p", "GEN", "text", "q", FREE.answer, "Rome", [], "She was in Rome.")],
@@ -119,7 +129,7 @@ def test_scores_under_the_benchmarks_protocol_are_results():
     )
     labels = {"run": "r", "model": "m", "benchmark": "b", "method": "vanilla", "forget_ratio": 5, "seed": 1}
     found = score(answers, **labels, protocol="benchmark").set_index("metric").value
-    assert set(found.index) == {"rouge1", "rouge2", "rougeL", "rougeL_recall", "value_recall"}
+    assert set(found.index) == {"rouge1", "rouge2", "rougeL", "rougeL_recall", "bleu", "value_recall"}
     assert found["rougeL_recall"] == pytest.approx(4 / 5)
 
 

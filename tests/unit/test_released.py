@@ -74,6 +74,7 @@ def settings(root: Path, **changed) -> SimpleNamespace:
     """The parameters that `edited_paths` and `check_given` read."""
     values = {"run_dir": str(root.parent / "run"), "seed": 7, "benchmark_dir": str(root), "forget_ratio": 5}
     values |= {"use_released_paths": "", "reuse_paths": "", "model_dir": str(root.parent / "model")}
+    values["model_revision"] = ""
     return SimpleNamespace(**values | {f"{branch}_top_k": k for branch, k in TOP_K.items()} | changed)
 
 
@@ -247,7 +248,7 @@ def test_a_run_edits_given_paths_or_its_own(root: Path, tmp_path: Path, stored: 
 
 
 def test_given_paths_are_checked_before_any_work(root: Path, tmp_path: Path, stored: dict, monkeypatch):
-    monkeypatch.setattr(reuse, "read_config", lambda name: name)
+    monkeypatch.setattr(reuse, "read_config", lambda name, revision: name)
     monkeypatch.setattr(reuse, "empty_model", lambda config: tiny_vl())
     check_given(settings(root))
     check_given(settings(root, reuse_paths=str(tmp_path / "earlier")))

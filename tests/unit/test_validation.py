@@ -8,7 +8,7 @@ import pytest
 from mipnb import validation
 from mipnb.artefacts import project_root
 from mipnb.benchmarks import forget_ids, load_people
-from mipnb.params import read_parameters
+from mipnb.param_files import read_parameters
 from mipnb.pocket.validation import validation_sets
 
 ROOT = project_root() / "data" / "pocket"

@@ -77,6 +77,8 @@ def test_shuffled_batches_see_every_question_once_an_epoch():
     stream = shuffled([Question(str(i), "FT", "", "") for i in range(6)], 2, seed=1)
     epoch = [question.person_id for _ in range(3) for question in next(stream)]
     assert sorted(epoch) == [str(i) for i in range(6)]
+    with pytest.raises(ValueError, match="a batch of 7 cannot be drawn from 6"):
+        next(shuffled([Question(str(i), "FT", "", "") for i in range(6)], 7, seed=1))
 
 
 def test_what_the_benchmark_does_not_ask_is_not_demanded():

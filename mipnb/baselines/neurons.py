@@ -1,0 +1,130 @@
+"""Neurons that MANU and DEPN silence; both prune, and train nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mipnb.attribution import attribute
+from mipnb.baselines.settings import Settings
+from mipnb.batches import Batch, to_device
+from mipnb.hooks import captured
+from mipnb.models import BRANCHES, ffns, fingerprint, input_device
+from mipnb.paths import NeuronPath
+
+_TINY = 1e-8
+
+
+def moments(model: nn.Module, batches: Sequence[Batch], branch: str, threshold: float) -> Tensor:
+    """What MANU's importances are made of, over all real tokens (vision: patches) of some batches.
+
+    Returns:
+        float64 (layers, 4, neurons): mean |z|, how often |z| is above the threshold, variance of z, sum of squares.
+    """
+    networks, count = ffns(model, branch), 0
+    sums = torch.zeros(len(networks), 4, networks[0].n_neurons, dtype=torch.float64)
+    for batch in batches:
+        batch = to_device(batch, input_device(model))
+        inputs = {key: tensor for key, tensor in batch.items() if key != "labels"}
+        with torch.no_grad(), captured(networks) as seen:
+            model(**inputs, use_cache=False)
+        for layer, activation in enumerate(seen):
+            if activation is not None:
+                z = _real(activation, batch, branch).double().cpu()
+                sums[layer] += torch.stack(
+                    [z.abs().sum(0), (z.abs() > threshold).sum(0), z.sum(0), z.square().sum(0)]
+                )
+        count += len(z)
+    mean, squares = sums[:, 2] / count, sums[:, 3]
+    return torch.stack([sums[:, 0] / count, sums[:, 1], squares / count - mean.square(), squares], dim=1)
+
+
+def _real(activation: Tensor, batch: Batch, branch: str) -> Tensor:
+    """Activations without padding: (positions, neurons)."""
+    flat = activation.reshape(-1, activation.shape[-1])
+    return flat[batch["attention_mask"].bool().flatten()] if branch == "text" else flat
+
+
+def importance(pictured: Tensor, plain: Tensor) -> Tensor:
+    """MANU's importance, the sum of its four (Liu et al., ACL 2025): float64 (layers, neurons).
+
+    I_abs, I_freq and I_rms compare questions with a picture and without, I_var adds their variances.
+
+    Args:
+        pictured, plain: `moments` of both modalities; zeros for a modality that a branch does not see.
+    """
+    (zm, nm, vm, sm), (zt, nt, vt, st) = pictured.unbind(1), plain.unbind(1)
+    i_abs = (zm - zt).abs() / (zm + zt + _TINY)
+    i_freq = (nm - nt).abs() / (nm + nt + _TINY)
+    i_var = (vm + vt).clamp_min(0).sqrt()
+    i_rms = ((sm - st).abs() / (sm + st + _TINY)).sqrt()
+    return i_abs + i_freq + i_var + i_rms
+
+
+def manu_scores(
+    model: nn.Module, forget: Sequence[Batch], retain: Sequence[Batch], branch: str, threshold: float
+) -> Tensor:
+    """I(forget) / (I(retain) + e) of every neuron: float64 (layers, neurons)."""
+    found = []
+    for batches in (forget, retain):
+        groups = [[b for b in batches if ("pixel_values" in b) == kind] for kind in (True, False)]
+        if branch == "vision":
+            groups[1] = []  # a text question has no patches
+        nothing = torch.zeros(
+            len(ffns(model, branch)), 4, ffns(model, branch)[0].n_neurons, dtype=torch.float64
+        )
+        found.append(importance(*(moments(model, g, branch, threshold) if g else nothing for g in groups)))
+    return found[0] / (found[1] + _TINY)
+
+
+def manu_paths(
+    model: nn.Module, forget: Sequence[Batch], retain: Sequence[Batch], settings: Settings
+) -> list[NeuronPath]:
+    """The highest-scored share of each branch's neurons, wherever they lie; text first."""
+    mark, paths = fingerprint(model), []
+    for branch in BRANCHES:
+        scores = manu_scores(model, forget, retain, branch, settings.threshold)
+        top = scores.flatten().argsort(descending=True, stable=True)[
+            : max(1, round(settings.share * scores.numel()))
+        ]
+        chosen = torch.zeros(scores.numel(), dtype=torch.bool).index_fill(0, top, True).view_as(scores)
+        paths.append(_path(branch, chosen, mark))
+    return paths
+
+
+def depn_paths(model: nn.Module, forget: Sequence[Batch], settings: Settings) -> list[NeuronPath]:
+    """Neurons whose attribution exceeds a share of its sample's largest in enough samples (Wu et al. 2023); text first.
+
+    Without questions with pictures there is no vision path.
+    Each layer's neurons are integrated on their own, from silenced to as they are, as the source does.
+    """
+    mark, paths = fingerprint(model), []
+    for branch in BRANCHES:
+        used = [batch for batch in forget if branch == "text" or "pixel_values" in batch]
+        if not used:
+            continue
+        scores = torch.cat([_attributions(model, batch, branch, settings, mark) for batch in used])
+        largest = scores.flatten(1).amax(1)[:, None, None]  # (samples, 1, 1)
+        often = ((scores > settings.threshold * largest) & (scores > 0)).float().mean(0)
+        paths.append(_path(branch, often >= settings.agreement, mark))
+    return paths
+
+
+def _attributions(model: nn.Module, batch: Batch, branch: str, settings: Settings, mark: str) -> Tensor:
+    """Integrated gradients of the answer's probability, layer by layer: float32 (samples, layers, neurons)."""
+    choices = {"kind": "igi", "score": "complete", "n_steps": settings.integration_steps, "top_k": 1}
+    batch = to_device(batch, input_device(model))
+    layers = [
+        attribute(
+            model, batch, branch, ffns=[network], completeness=False, fingerprint=mark, **choices
+        ).values
+        for network in ffns(model, branch)
+    ]
+    return torch.cat(layers, dim=1).cpu()
+
+
+def _path(branch: str, chosen: Tensor, mark: str) -> NeuronPath:
+    layers = tuple(tuple(row.nonzero()[:, 0].tolist()) for row in chosen)
+    return NeuronPath(branch, layers, chosen.shape[1], mark)

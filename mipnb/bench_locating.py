@@ -1,0 +1,252 @@
+"""What locating costs, and what its estimators are worth: `python -m mipnb.bench_locating`.
+
+Prints ratios from one run, each timed beside what it is held against, and writes a table a question asked:
+
+- cost: one_pass and the estimators against m bare passes forward and backward, greedy against the plain layer-by-layer search;
+- scaling: seconds and peak memory against samples, steps, layers and tokens;
+- gap: completeness gap and error of the scores against steps, by rule;
+- agreement: every estimator with `exact`, on the same questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from mipnb.artefacts import atomic_path, under_root
+from mipnb.attribution import attribute
+from mipnb.batches import IGNORED, Batch, encode
+from mipnb.benchmarks import draw_questions, forget_ids, load_training
+from mipnb.estimators import ESTIMATORS, agreement_table, cheapest_that_agrees, integration_errors
+from mipnb.locating import PAIRS, of_modality
+from mipnb.measuring import interleaved, peak_bytes
+from mipnb.models import ffns, load_model, load_processor
+from mipnb.parts import pick
+from mipnb.plain import bare_passes, plain_greedy
+from mipnb.rules import quadrature
+
+QUESTIONS = ("cost", "scaling", "gap", "agreement")
+STEPS = 4  # m, but where it varies
+TOP_K = 5
+FIXED = (1, 2, 4, 8, 12, 16, 24, 32)  # steps of the rules with fixed points
+GAP_RULES = {"right": (*FIXED, 64), "midpoint": FIXED, "gauss": FIXED, "stieltjes": (1, 2, 4, 8, 16)}
+
+
+def cost(model: nn.Module, batches: dict[str, Batch], repeats: int) -> pd.DataFrame:
+    """Seconds, peak memory and ratios.
+
+    Returns:
+        Columns pair, call, against, seconds (median), ratio (median of the rounds), low, high (of the rounds), peak_gb.
+    """
+    rows = []
+    for pair, batch in batches.items():
+        calls = _calls(model, batch, PAIRS[pair][0])
+        seconds = interleaved(calls, repeats)
+        for name, spent in seconds.items():
+            against = "plain greedy" if name.startswith("greedy") else "bare passes"
+            ratios = [a / b for a, b in zip(spent, seconds[against], strict=True)]
+            median = statistics.median
+            measured = (
+                median(spent),
+                median(ratios),
+                min(ratios),
+                max(ratios),
+                peak_bytes(calls[name], model) / 1e9,
+            )
+            rows.append((pair, name, against, *measured))
+    return pd.DataFrame(
+        rows, columns=["pair", "call", "against", "seconds", "ratio", "low", "high", "peak_gb"]
+    )
+
+
+def _calls(model: nn.Module, batch: Batch, branch: str) -> dict[str, Callable[[], object]]:
+    kind = "ifi" if branch == "vision" else "igi"
+    target = "log_likelihood" if branch == "vision" else "probability"
+    networks = ffns(model, branch)
+    fixed = {
+        "power": 2 if kind == "ifi" else 1,
+        "target": target,
+        "packed": branch == "vision",
+        "top_k": TOP_K,
+    }
+    calls: dict[str, Callable[[], object]] = {
+        "bare passes": partial(bare_passes, model, batch, networks, STEPS, target),
+        "plain greedy": partial(plain_greedy, model, batch, networks, quadrature("right", STEPS), **fixed),
+    }
+    own = {"top_k": TOP_K, "n_steps": STEPS, "completeness": False, "fingerprint": ""}
+    named = ESTIMATORS | {"greedy, joint": {"search": "greedy", "score": "joint"}}
+    return calls | {
+        name: partial(attribute, model, batch, branch, **own | choices) for name, choices in named.items()
+    }
+
+
+def scaling(model: nn.Module, batches: dict[str, Batch]) -> pd.DataFrame:
+    """Columns pair, search, varied (samples, n_steps, layers, tokens), size, seconds, peak_gb."""
+    rows = []
+    for pair, batch in batches.items():
+        branch = PAIRS[pair][0]
+        networks = ffns(model, branch)
+        base = {"top_k": TOP_K, "completeness": False, "fingerprint": "", "max_rows": 32}
+        for search in ("greedy", "one_pass"):
+            asked: dict[tuple[str, int], tuple[Batch, dict[str, Any]]] = {}
+            for size in (2, 4, 8, 16):
+                asked["samples", size] = (_first(batch, size), {})
+                asked["n_steps", size] = (_first(batch, 8), {"n_steps": size})
+            for size in range(1, len(networks) + 1):
+                asked["layers", size] = (_first(batch, 8), {"ffns": networks[-size:]})
+            for size in (1, 2, 4):
+                longer = _lengthened(_first(batch, 8), size)
+                asked["tokens", longer["labels"].shape[1]] = (longer, {})
+            for (varied, size), (part, changed) in asked.items():
+                call = partial(attribute, model, part, branch, search=search, **base | changed)
+                seconds = statistics.median(interleaved({"": call}, 3)[""])
+                rows.append((pair, search, varied, size, seconds, peak_bytes(call, model) / 1e9))
+    return pd.DataFrame(rows, columns=["pair", "search", "varied", "size", "seconds", "peak_gb"])
+
+
+def _first(batch: Batch, size: int) -> Batch:
+    """That many samples, the batch from the beginning again where it ends."""
+    return pick(batch, torch.arange(size) % len(batch["labels"]))
+
+
+def _lengthened(batch: Batch, times: int) -> Batch:
+    """The same samples with `times` as many tokens: words in front that nobody asks about."""
+    shape = (len(batch["labels"]), (times - 1) * batch["labels"].shape[1])
+    front = {"input_ids": 5, "attention_mask": 1, "mm_token_type_ids": 0, "labels": IGNORED}
+    return batch | {
+        key: torch.cat([batch[key].new_full(shape, fill), batch[key]], dim=1) for key, fill in front.items()
+    }
+
+
+def gap(model: nn.Module, batches: dict[str, Batch], samples: int) -> pd.DataFrame:
+    """`estimators.integration_errors` of both searches and branches, with the pair in front."""
+    parts = []
+    for pair, batch in batches.items():
+        for search in ("one_pass", "greedy"):
+            part = _first(batch, samples)
+            found = integration_errors(model, part, PAIRS[pair][0], search, GAP_RULES, top_k=TOP_K)
+            parts.append(found.assign(pair=pair))
+    return pd.concat(parts)
+
+
+def agreement(model: nn.Module, batches: dict[str, Batch], samples: int) -> pd.DataFrame:
+    """`estimators.agreement_table` of all estimators with `exact` (Gauss-Legendre, m = 4), by pair and kind of gradient."""
+    parts = []
+    for pair, batch in batches.items():
+        part, branch = _first(batch, samples), PAIRS[pair][0]
+        own = {"top_k": TOP_K, "completeness": False, "fingerprint": ""}
+        for kind in ("igi", "ifi") if branch == "vision" else ("igi",):
+            truth = attribute(
+                model, part, branch, kind=kind, search="exact", rule="gauss", n_steps=STEPS, **own
+            )
+            found = {
+                name: attribute(model, part, branch, kind=kind, **own | {"n_steps": STEPS} | choices)
+                for name, choices in ESTIMATORS.items()
+            }
+            parts.append(agreement_table(found, truth, TOP_K, pair).assign(kind=kind))
+    return pd.concat(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0, or 2 for wrong input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"bench_locating: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mipnb.bench_locating", description=__doc__.partition("\n")[0]
+    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/bench_locating"), help="folder of the tables")
+    add("--model", default="data/pocket/vanilla", help="folder of a model that knows the people")
+    add("--benchmark", default="data/pocket", help="folder of the benchmark")
+    add("--only", choices=QUESTIONS, action="append", help="one question; may be repeated (default: all)")
+    add(
+        "--pairs",
+        choices=tuple(PAIRS),
+        action="append",
+        help="branch and modality; may be repeated (default: all)",
+    )
+    add("--samples", type=int, default=32, help="questions of a timed batch")
+    add(
+        "--compared",
+        type=int,
+        default=6,
+        help="questions whose scores are compared with exact and finer ones",
+    )
+    add("--repeats", type=int, default=5, help="rounds of the timing")
+    add("--device", default="cpu", help="cpu, cuda, cuda:N")
+    add("--dtype", default="float32", choices=("float32", "bfloat16"), help="number type of the weights")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    model = load_model(under_root(options.model), options.dtype, options.device)
+    batches = _batches(options)
+    tables: dict[str, Callable[[], pd.DataFrame]] = {
+        "cost": lambda: cost(model, batches, options.repeats),
+        "scaling": lambda: scaling(model, batches),
+        "gap": lambda: gap(model, batches, options.compared),
+        "agreement": lambda: agreement(model, batches, options.compared),
+    }
+    made = {}
+    for name in options.only or QUESTIONS:
+        made[name] = tables[name]()
+        path = under_root(options.out) / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            made[name].to_csv(temporary, index=False, float_format="%.6g")
+        print(f"\n{name} ({path})\n{_shown(name, made[name])}", flush=True)
+    if {"cost", "agreement"} <= made.keys():
+        print(f"\ncheapest estimator with a top-{TOP_K} overlap of 0.9 with exact: {_chosen(made) or 'none'}")
+    return 0
+
+
+def _batches(options: argparse.Namespace) -> dict[str, Batch]:
+    """By pair the middle third, by length, of three times as many training questions."""
+    processor = load_processor(under_root(options.model))
+    root = under_root(options.benchmark)
+    drawn = draw_questions(load_training(root, ids=forget_ids(root, 5)), 3 * options.samples, seed=0)
+    found = {}
+    for pair in options.pairs or PAIRS:
+        asked = of_modality(drawn, PAIRS[pair][1])
+        middle = asked[len(asked) // 3 : len(asked) // 3 + options.samples]
+        found[pair] = encode(processor, middle, device=options.device)
+    return found
+
+
+def _shown(name: str, table: pd.DataFrame) -> str:
+    """What a table says, in lines."""
+    if name == "gap":
+        table["set"] = table.layer.map(lambda layer: "jointly" if layer < 0 else "a layer")
+        groups = table.groupby(["pair", "set", "rule", "n_steps"], sort=False)
+        table = groups.agg(
+            gap=("gap", "median"), gap_90=("gap", lambda x: x.quantile(0.9)),
+            within_1_percent=("gap", lambda x: (x <= 0.01).mean()), error=("error", "median"),
+        ).reset_index()  # fmt: skip
+    if name == "agreement":
+        table = table[table.layer == "all"].drop(columns="layer")
+    return table.to_string(index=False, float_format=lambda value: f"{value:.3f}")
+
+
+def _chosen(made: dict[str, pd.DataFrame]) -> str | None:
+    seconds = made["cost"].groupby("call").seconds.sum().to_dict()
+    return cheapest_that_agrees(made["agreement"], {name: seconds[name] for name in ESTIMATORS})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

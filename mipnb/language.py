@@ -1,0 +1,60 @@
+"""The language model's own inputs: questions with pictures, after the pictures have become token states.
+
+Where only language layers are scaled, every pass but the first can begin with them and leave the vision tower alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipnb.batches import Batch
+from mipnb.replay import Layout
+
+_KEYS = ("inputs_embeds", "attention_mask", "position_ids")
+
+
+@contextmanager
+def language_calls(place: Layout | None, batch: Batch) -> Iterator[list[dict[str, Any]]]:
+    """Note what the module that runs the layers is called with, where pictures have gone into it."""
+    calls: list[dict[str, Any]] = []
+
+    def note(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        states = kwargs.get("inputs_embeds")
+        if isinstance(states, Tensor) and states.shape[:2] == batch["labels"].shape:
+            calls.append({key: kwargs[key] for key in _KEYS if kwargs.get(key) is not None})
+
+    if place is None or "pixel_values" not in batch:
+        yield calls
+        return
+    hook = place.parent.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+def language_inputs(batch: Batch, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """What to call the model with after a first pass: its token states if they are known, else the batch."""
+    return {**calls[0], "labels": batch["labels"]} if len(calls) == 1 else batch
+
+
+def repeat_inputs(inputs: dict[str, Any], times: int) -> dict[str, Any]:
+    """The inputs `times` times in a row: samples s0, s1, s0, s1, ..., with each picture's patches kept together."""
+    rows = len(inputs["labels"])
+    return {key: _repeat(value, times, rows, key) for key, value in inputs.items()}
+
+
+def _repeat(value: Any, times: int, rows: int, key: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _repeat(part, times, rows, name) for name, part in value.items()}
+    if not isinstance(value, Tensor):
+        return value
+    axis = value.dim() - 2 if key == "position_ids" else 0  # (3, batch, tokens) in Qwen's families
+    if key in (*_KEYS[1:], "full_attention", "sliding_attention") and value.shape[axis] != rows:
+        return value  # one for all rows
+    return torch.cat([value] * times, dim=axis)

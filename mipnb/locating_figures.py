@@ -1,0 +1,102 @@
+"""Figures of what locating costs and what it is worth; their tables are those of `bench_locating`."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mipnb.panels import MARK, PAIR_COLOURS, RULE_COLOURS
+
+_RULES = RULE_COLOURS | {"stieltjes": "#CC79A7"}
+_MARKERS = "osD^vPX*<>"
+
+
+def cost_ratios(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Each call's time over that of what it is held against, a dot a pair, with the range of the rounds.
+
+    Args:
+        table: of `bench_locating.cost`.
+        ax: where to draw; the bars to keep, 1.3 (one_pass) and 0.5 (greedy), are dotted.
+    """
+    drawn = table[table.call != table.against]
+    names = list(dict.fromkeys(drawn.call))
+    for offset, (pair, part) in enumerate(drawn.groupby("pair", sort=False)):
+        rows = [names.index(call) + 0.2 * (offset - 1) for call in part.call]
+        spread = [part.ratio - part.low, part.high - part.ratio]
+        ax.errorbar(
+            part.ratio, rows, xerr=spread, fmt="o", markersize=3, color=PAIR_COLOURS[pair], label=pair
+        )
+    for bar in (0.5, 1.3):
+        ax.axvline(bar, color=MARK, linestyle=":", linewidth=0.8)
+    labels = [f"{name} / {drawn[drawn.call == name].against.iloc[0]}" for name in names]
+    ax.set_yticks(range(len(names)), labels)
+    ax.set(xscale="log", xlabel="ratio of times", ylim=(len(names) - 0.5, -0.5))
+    ax.legend()
+    return ax
+
+
+def cost_and_agreement(
+    cost: pd.DataFrame, agreement: pd.DataFrame, ax: Axes, measure: str = "top_k_overlap"
+) -> Axes:
+    """Agreement with `exact` against time, a mark an estimator, with 95 % intervals over questions.
+
+    Args:
+        cost, agreement: of `bench_locating`, of one pair and one kind of gradient.
+        ax: where to draw; an overlap of 0.9 is dotted.
+        measure: "top_k_overlap" or "rank_correlation".
+    """
+    bare = cost.set_index("call").seconds["bare passes"]
+    seconds = cost.set_index("call").seconds / bare
+    rows = agreement[(agreement.layer == "all") & (agreement.measure == measure)]
+    for marker, (_, row) in zip(_MARKERS, rows.iterrows(), strict=False):
+        spread = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
+        ax.errorbar(
+            seconds[row.estimator], row.value, yerr=spread, fmt=marker, markersize=4, label=row.estimator
+        )
+    ax.axhline(0.9, color=MARK, linestyle=":", linewidth=0.8)
+    ax.set(xscale="log", xlabel="time / m bare passes", ylabel=measure.replace("_", " "), ylim=(0, 1.05))
+    return ax
+
+
+def integration_curves(table: pd.DataFrame, ax: Axes, column: str = "error") -> Axes:
+    """Median gap or error against steps, a line a rule, with the middle 80 % of samples and layers.
+
+    Args:
+        table: rows of one pair and search of `bench_locating.gap`.
+        ax: where to draw; 1 % is dotted.
+        column: "gap" or "error".
+    """
+    for rule, part in table.groupby("rule", sort=False):
+        steps = part.groupby("n_steps")[column].quantile([0.1, 0.5, 0.9]).unstack().clip(lower=1e-6)
+        ax.plot(steps.index, steps[0.5], color=_RULES[rule], marker="o", markersize=3, label=rule)
+        ax.fill_between(steps.index, steps[0.1], steps[0.9], color=_RULES[rule], alpha=0.12, linewidth=0)
+    ticks = sorted(table.n_steps.unique())
+    ax.axhline(0.01, color=MARK, linestyle=":", linewidth=0.8)
+    ax.set(xscale="log", yscale="log", xlabel="steps m", ylabel=column)
+    ax.set_xticks(ticks, [str(step) for step in ticks])
+    ax.minorticks_off()
+    return ax
+
+
+def scaling_lines(table: pd.DataFrame, ax: Axes, column: str = "seconds") -> Axes:
+    """Time or peak memory against one size, over its value at the smallest; the dotted line is proportional.
+
+    Args:
+        table: rows of one `varied` of `bench_locating.scaling`.
+        ax: where to draw.
+        column: "seconds" or "peak_gb".
+    """
+    for (pair, search), part in table.groupby(["pair", "search"], sort=False):
+        style = "-" if search == "greedy" else "--"
+        part = part.sort_values("size")
+        ax.plot(
+            part["size"],
+            part[column] / part[column].iloc[0],
+            style,
+            color=PAIR_COLOURS[pair],
+            label=f"{pair}, {search}",
+        )
+    sizes = sorted(table["size"].unique())
+    ax.plot(sizes, [size / sizes[0] for size in sizes], ":", color=MARK, linewidth=0.8, label="proportional")
+    ax.set(xlabel=table.varied.iloc[0].replace("_", " "), ylabel=f"{column}, relative")
+    return ax

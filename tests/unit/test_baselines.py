@@ -1,0 +1,299 @@
+"""Baselines: every loss against a value worked out by hand, and what may change in the model, on a tiny one."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_qwen import tiny_batch, tiny_model
+
+from mipnb.answers import answer_value
+from mipnb.baselines import METHODS, Settings, baseline, default_settings, neurons, refusing, saliency, terms
+from mipnb.baselines.training import changed
+from mipnb.batches import IGNORED
+from mipnb.benchmarks import Question
+from mipnb.edits import Edit, same_bits
+from mipnb.hooks import zeroed
+from mipnb.models import ffns, stored
+
+FAST = {"n_steps": 2, "learning_rate": 1e-2}
+TRAINED = [name for name, method in METHODS.items() if method.forget]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def sets():
+    forget = [tiny_batch(seed, pictured=seed > 1, size=2) for seed in range(4)]
+    return forget, [tiny_batch(seed, pictured=seed > 12, size=3) for seed in range(10, 15)]
+
+
+def chosen(method: str, **settings) -> Settings:
+    return default_settings(method, **FAST | {"layer_index": 1, "integration_steps": 2} | settings)
+
+
+# Losses
+
+
+def by_hand(model, batch, row: int) -> list[float]:
+    """Log-probabilities of one answer's tokens, from the whole logits."""
+    inputs = {key: tensor for key, tensor in batch.items() if key != "labels"}
+    logprobs = model(**inputs).logits.float().log_softmax(-1)
+    labels = batch["labels"][row]
+    return [logprobs[row, at - 1, labels[at]].item() for at in (labels != IGNORED).nonzero()[:, 0].tolist()]
+
+
+def test_log_likelihoods_are_sums_and_means_over_answer_tokens(model, sets):
+    batch = sets[0][3]
+    expected = [by_hand(model, batch, row) for row in range(2)]
+    assert terms.summed_nll(model, batch).tolist() == pytest.approx(
+        [-sum(each) for each in expected], rel=1e-4
+    )
+    means = [-sum(each) / len(each) for each in expected]
+    assert terms.mean_nll(model, batch).tolist() == pytest.approx(means, rel=1e-4)
+    assert terms.ASCENT.loss(model, batch, None, Settings()).tolist() == pytest.approx(
+        [-m for m in means], rel=1e-4
+    )
+    assert terms.DESCENT.loss(model, batch, None, Settings()).tolist() == pytest.approx(means, rel=1e-4)
+
+
+def test_npo_by_hand():
+    nll = torch.tensor([3.0, 5.0], requires_grad=True)
+    loss = terms.npo_loss(nll, torch.tensor([3.0, 1.0]), beta=0.5)
+    expected = [4 * math.log(2), -4 * math.log(1 / (1 + math.exp(-2)))]
+    assert loss.tolist() == pytest.approx(expected)
+    loss.sum().backward()
+    assert nll.grad[0] == pytest.approx(-1.0), "at the vanilla model NPO pushes as hard as gradient ascent"
+    assert nll.grad[1] == pytest.approx(-2 / (1 + math.exp(2)))
+
+
+def test_kl_by_hand_and_none_from_the_vanilla_model(model, sets):
+    reference = torch.tensor([[[0.5, 0.5], [0.9, 0.1]]]).log()
+    found = torch.tensor([[[0.25, 0.75], [0.5, 0.5]]]).log()
+    first, second = 0.5 * math.log(2) + 0.5 * math.log(2 / 3), 0.9 * math.log(1.8) + 0.1 * math.log(0.2)
+    both, one = torch.tensor([[True, True]]), torch.tensor([[True, False]])
+    assert terms.kl_loss(found, reference, both).tolist() == pytest.approx([(first + second) / 2])
+    assert terms.kl_loss(found, reference, one).tolist() == pytest.approx([first])
+    vanilla = terms.KL.reference(model, sets[1][4], Settings())
+    assert terms.KL.loss(model, sets[1][4], vanilla, Settings()).abs().max() < 1e-6
+
+
+def test_states_by_hand_and_rmus_target(model, sets):
+    state, target = torch.tensor([[[1.0, 2.0], [0.0, 4.0]]]), torch.tensor([[[0.0, 2.0], [0.0, 0.0]]])
+    assert terms.state_loss(state, target, torch.tensor([[True, True]])).tolist() == [(0.5 + 8) / 2]
+    assert terms.state_loss(state, target, torch.tensor([[True, False]])).tolist() == [0.5]
+    direction = terms.rmu_direction(32)
+    assert direction.norm().item() == pytest.approx(1)
+    assert direction.min() >= 0
+    batch, settings = sets[0][0], chosen("rmu_adaptive", steering=3.0)
+    norms = terms._state(model, batch, settings).norm(dim=-1)[batch["attention_mask"].bool()]
+    assert terms.ADAPTIVE.reference(model, batch, settings).tolist() == pytest.approx(
+        [3 * norms.mean().item()] * 2
+    )
+    assert terms.STEER.reference(model, batch, chosen("rmu", steering=7.0)).tolist() == [7, 7]
+    held = terms.HOLD.reference(model, batch, settings)
+    assert terms.HOLD.loss(model, batch, held, settings).tolist() == [0, 0]
+
+
+# What changes
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [
+        *((method, "full") for method in TRAINED),
+        *((method, "lora") for method in ("ga_diff", "kl_min", "npo", "idk")),
+    ],
+)
+def test_the_model_is_left_vanilla_and_the_edit_is_the_change(model, sets, method, weights):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    settings = chosen(method, weights=weights)
+    found, history = baseline(method, model, *sets, settings, seed=1)
+    assert all(same_bits(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert {type(module).__name__ for module in model.modules()} & {"LoraModel", "Linear"} == {"Linear"}
+    assert history.step.tolist() == [0, 1]
+    total = history.loss_forget + settings.retain_weight * history.loss_retain
+    assert history.loss.tolist() == pytest.approx(total.tolist())
+    with found.applied(model):
+        moved = {name for name, tensor in model.state_dict().items() if not same_bits(tensor, before[name])}
+        assert moved
+    assert all(same_bits(tensor, before[name]) for name, tensor in model.state_dict().items())
+    again, _ = baseline(method, model, *sets, settings, seed=1)
+    assert all(same_bits(a.new, b.new) for a, b in zip(found.slices, again.slices, strict=True))
+
+
+@pytest.mark.parametrize("method", ["ga_diff", "kl_min", "npo"])
+def test_the_forget_answers_become_less_likely(model, sets, method):
+    found, _ = baseline(method, model, *sets, chosen(method, n_steps=8, learning_rate=3e-3))
+
+    def likelihood():
+        return -sum(terms.mean_nll(model, batch).mean().item() for batch in sets[0])
+
+    before = likelihood()
+    with found.applied(model):
+        assert likelihood() < before - 0.5
+
+
+def test_rmu_trains_three_down_projections_and_nothing_else(model, sets):
+    found, _ = baseline("rmu", model, *sets, chosen("rmu", layer_index=2))
+    names = {f"{network.output_name}.weight" for network in ffns(model, "text")}
+    assert {part.name for part in found.slices} == names
+    found, _ = baseline("rmu", model, *sets, chosen("rmu", layer_index=0))
+    assert {part.name for part in found.slices} == {f"{ffns(model, 'text')[0].output_name}.weight"}
+    with pytest.raises(ValueError, match="layer_index 3: the model's decoder layers are 0 to 2"):
+        baseline("rmu", model, *sets, chosen("rmu", layer_index=3))
+
+
+def test_mmunlearner_leaves_what_its_mask_forbids_bit_for_bit(model, sets):
+    names = [name for name, _ in model.named_parameters()]
+    masks = saliency.saliency_masks(model, *sets, names, 1.0)
+    share = sum(mask.sum().item() for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+    assert 0.05 < share < 0.95
+    found, _ = baseline("mmunlearner", model, *sets, chosen("mmunlearner"))
+    for part in found.slices:
+        moved = part.new != part.old
+        assert not (moved & ~masks[part.name][part.neurons]).any()
+    assert not any(mask.any() for mask in saliency.saliency_masks(model, *sets, names, 1e30).values())
+
+
+def test_squared_gradients_are_means_over_batches_of_the_sets_loss(model, sets):
+    name = f"{ffns(model, 'text')[0].output_name}.weight"
+    weight, expected = stored(model, name), 0
+    for batch in sets[0]:
+        weight.requires_grad_(True)
+        (slope,) = torch.autograd.grad(terms.mean_nll(model, batch).mean(), weight)
+        weight.requires_grad_(False)
+        expected = expected + slope.square() / len(sets[0])
+    found = saliency.squared_gradients(model, sets[0], [name])[name]
+    assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.99
+    assert found.sum() == pytest.approx(expected.sum().item(), rel=0.1)
+
+
+def test_an_edit_of_whole_weights_is_undone_after_an_error(model):
+    name = f"{ffns(model, 'text')[0].output_name}.weight"
+    before = stored(model, name).clone()
+
+    def fail():
+        with changed(model, [name], {}):
+            stored(model, name).data[1] += 1
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert same_bits(stored(model, name), before)
+    with changed(model, [name], {}) as made:
+        stored(model, name).data[1] += 1
+    assert made[0].slices[0].neurons.tolist() == [1]
+
+
+# Neurons
+
+
+def test_manus_importance_by_hand():
+    def stats(absolute, often, variance, squares):
+        return torch.tensor([absolute, often, variance, squares], dtype=torch.float64).view(1, 4, 1)
+
+    found = neurons.importance(stats(3, 8, 4, 50), stats(1, 2, 5, 14))
+    assert found.item() == pytest.approx(2 / 4 + 6 / 10 + 3 + math.sqrt(36 / 64))
+
+
+def test_moments_are_those_of_real_tokens(model, sets):
+    batch = sets[1][0]
+    found = neurons.moments(model, [batch, batch], "text", 0.05)
+    seen = {}
+    network = ffns(model, "text")[1]
+    handle = network.output.register_forward_pre_hook(lambda module, args: seen.update(z=args[0]))
+    model(**{key: tensor for key, tensor in batch.items() if key != "labels"})
+    handle.remove()
+    z = seen["z"][batch["attention_mask"].bool()].double()
+    assert len(z) < seen["z"].shape[0] * seen["z"].shape[1], "the test is empty without padding"
+    torch.testing.assert_close(found[1, 0], z.abs().mean(0))
+    torch.testing.assert_close(found[1, 1], 2.0 * (z.abs() > 0.05).sum(0).double())
+    torch.testing.assert_close(found[1, 2], z.var(0, correction=0))
+    torch.testing.assert_close(found[1, 3], 2 * z.square().sum(0))
+
+
+def test_manu_silences_the_highest_scored_share(model, sets):
+    paths = neurons.manu_paths(model, *sets, chosen("manu", share=0.1))
+    for path in paths:
+        scores = neurons.manu_scores(model, *sets, path.branch, 0.1)
+        assert sum(path.sizes) == round(0.1 * scores.numel())
+        inside = torch.zeros_like(scores, dtype=torch.bool)
+        for layer, found in enumerate(path.layers):
+            inside[layer, list(found)] = True
+        assert scores[inside].min() >= scores[~inside].max()
+    found, history = baseline("manu", model, *sets, chosen("manu", share=0.1))
+    assert len(history) == 0
+    assert found.metadata["method"] == "manu"
+
+
+def test_depn_keeps_what_stands_out_in_enough_samples(model, sets, monkeypatch):
+    scores = torch.tensor([[[10.0, 2, 0, 0.5]], [[1.0, 0.3, 0, 2.0]]])  # two samples, one layer
+
+    monkeypatch.setattr(neurons, "_attributions", lambda *args: scores)
+    layers = {
+        share: neurons.depn_paths(model, sets[0], chosen("depn", agreement=share))[0].layers
+        for share in (0.5, 1)
+    }
+    assert layers[0.5] == ((0, 1, 3),)
+    assert layers[1] == ((0, 1),)
+
+
+def test_depn_integrates_each_layer_alone_from_silenced_to_as_it_is(model, sets):
+    batch = sets[0][0]
+    scores = neurons._attributions(model, batch, "text", chosen("depn", integration_steps=128), "")
+    whole = answer_value(model, batch, "probability")
+    for layer, network in enumerate(ffns(model, "text")):
+        with zeroed([network]):
+            change = whole - answer_value(model, batch, "probability")
+        torch.testing.assert_close(scores[:, layer].sum(-1), change, rtol=0.1, atol=2e-3)
+    paths = neurons.depn_paths(model, [batch], chosen("depn"))
+    assert [path.branch for path in paths] == ["text"], "no picture, no vision path"
+
+
+# Input
+
+
+def test_refusals_keep_everything_but_the_answer():
+    questions = [Question(f"p{i}", "GEN", f"who {i}", "Ann") for i in range(30)]
+    found = refusing(questions, 1)
+    assert [replace(q, answer="Ann") for q in found] == questions
+    assert len({q.answer for q in found}) > 4
+    assert found == refusing(questions, 1) != refusing(questions, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"weights": "half"}, "weights is 'half', expected one of full, lora"),
+        ({"share": 0.0}, "share is 0.0"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Settings(**settings)
+
+
+def test_wrong_input_is_refused_and_the_model_stays_vanilla(model, sets):
+    with pytest.raises(ValueError, match="method 'gA' is not one of ga_diff"):
+        baseline("gA", model, *sets)
+    for method in ("ga_diff", "manu"):
+        with pytest.raises(ValueError, match="batches of both sets; got 4 and 0"):
+            baseline(method, model, sets[0], [])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="lower learning_rate"):
+        baseline("ga_diff", model, *sets, chosen("ga_diff", learning_rate=1e30, n_steps=9))
+    assert all(same_bits(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_edit_is_saved_and_loaded(model, sets, tmp_path):
+    found, _ = baseline("rmu", model, *sets, chosen("rmu"))
+    loaded = Edit.load(found.save(tmp_path / "rmu.safetensors"))
+    assert loaded.metadata["settings"]["steering"] == 20.0
+    with loaded.applied(model):
+        assert found.is_applied(model)

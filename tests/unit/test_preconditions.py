@@ -1,0 +1,87 @@
+"""Bad input to locating: told before or after the passes, by name."""
+
+import pytest
+import torch
+from torch import nn
+from toys import Chain, HandMade, as_ffn, chain_batch, hand_batch, questions, tiny_vl, toy_scores
+
+from mipnb.attribution import attribute
+from mipnb.models import ffns
+
+TEXT_ONLY, PICTURES, LENGTHS = [(0, 0)] * 3, [(4, 4), (2, 6), (8, 4)], [7, 9, 5]
+
+
+def test_an_image_question_without_its_image_is_refused():
+    batch = questions(PICTURES, LENGTHS)
+    del batch["pixel_values"], batch["image_grid_thw"]
+    with pytest.raises(
+        ValueError, match=r"samples \[0, 1, 2\] of the batch are image questions without an image"
+    ):
+        attribute(tiny_vl(), batch, "text")
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_layer_without_neurons_is_refused():
+    layer = as_ffn(nn.Linear(0, 4), name="model.layers.3")
+    with pytest.raises(ValueError, match=r"model\.layers\.3 has no neurons"):
+        attribute(Chain(), chain_batch(), "text", ffns=[layer], fingerprint="")
+    with pytest.raises(ValueError, match=r"found \[\] in 0 networks"):
+        attribute(Chain(), chain_batch(), "text", ffns=[], fingerprint="")
+
+
+class Linear4bit(nn.Linear):
+    """As bitsandbytes names it."""
+
+
+class Packed(nn.Linear):
+    """A linear layer whose weights are bytes."""
+
+    def __init__(self):
+        super().__init__(5, 4)
+        self.weight = nn.Parameter(torch.zeros(10, 1, dtype=torch.uint8), requires_grad=False)
+
+
+@pytest.mark.parametrize("linear", [lambda: Linear4bit(5, 4), Packed])
+def test_quantised_networks_are_refused_by_name(linear):
+    model = Chain()
+    layer = as_ffn(linear(), name="model.layers.0.mlp.down_proj")
+    with pytest.raises(
+        ValueError, match=r"model\.layers\.0.*is a (Linear4bit|Packed) .*load the model in bfloat16"
+    ):
+        attribute(model, chain_batch(), "text", ffns=[*model.ffns, layer], fingerprint="")
+    gate = as_ffn(nn.Linear(5, 4), (linear(),))
+    with pytest.raises(ValueError, match="a quantised network's neurons cannot be edited"):
+        attribute(model, chain_batch(), "text", ffns=[gate], fingerprint="")
+
+
+def test_a_model_that_cuts_the_graph_is_refused():
+    model = HandMade(2, 1, lambda outs: (0.2 + outs[0].sum((1, 2)) / 9).detach())
+    with pytest.raises(ValueError, match="no gradient reaches any of the 1 layers of the text branch"):
+        toy_scores(model, hand_batch([[[0.1, 0.2]] * 2]))
+
+
+def test_a_frozen_tower_that_passes_no_gradient_on_is_refused_and_the_text_branch_is_not():
+    model, batch = tiny_vl(), questions(PICTURES, LENGTHS)
+    tower = model.model.visual
+    tower.forward = torch.no_grad()(tower.forward)
+    with pytest.raises(ValueError, match="no gradient reaches any of the 3 layers of the vision branch"):
+        attribute(model, batch, "vision")
+    assert (attribute(model, batch, "text").values != 0).any()
+
+
+def test_samples_whose_gradients_are_all_zero_are_warned_of():
+    flat = HandMade(2, 1, lambda outs: (0.1 + outs[0].sum((1, 2))).clamp(max=0.9))
+    batch = hand_batch([[[0.1, 0.2]] * 2, [[2.0, 2.0]] * 2])
+    with pytest.warns(UserWarning, match=r"every gradient of samples \['sure'\] is 0"):
+        values = toy_scores(flat, batch, names=["unsure", "sure"], n_steps=1).values
+    assert (values[0] != 0).all()
+
+
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "gradient"])
+def test_gradients_that_are_no_numbers_name_sample_and_layer(search):
+    model, batch = tiny_vl(), questions(TEXT_ONLY, LENGTHS)
+    layer = ffns(model, "text")[1].output
+    hook = layer.register_full_backward_hook(lambda module, into, out: (into[0] * float("nan"),))
+    with pytest.raises(ValueError, match="scores of sample 'a' are not finite at text layer"):
+        attribute(model, batch, "text", names=["a", "b", "c"], search=search)
+    hook.remove()

@@ -1,0 +1,98 @@
+"""Integration over the change of the value: exact where shares are constant, near enough where equal steps are not."""
+
+import pytest
+import torch
+from toys import ACTIVATION, SUMS, WEIGHT, Chain, HandMade, chain_batch, hand_batch, square_head, toy_scores
+
+from mipnb.stieltjes import _interpolate
+
+SHARP = 12.0
+
+
+def sharp_head(outs: list) -> torch.Tensor:
+    """A jump near 0: F rises to 0.9 within the first tenths of the activation."""
+    return 0.05 + 0.85 * torch.tanh(SHARP * (outs[0] @ torch.tensor([0.8, 0.2])).sum(1))
+
+
+@pytest.mark.parametrize("n_steps", [1, 4])
+def test_a_neurons_share_of_the_change_is_exact_where_shares_are_constant(n_steps):
+    scores = toy_scores(HandMade(2, 1, sharp_head), hand_batch(ACTIVATION), rule="stieltjes", n_steps=n_steps)
+    parts = SUMS * torch.tensor([0.8, 0.2])
+    change = scores.f_full - scores.f_zero[:, 0]
+    expected = change[:, None] * parts / parts.sum(-1, keepdim=True)
+    found = scores.values[:, 0]
+    assert torch.allclose(found, expected, rtol=0.1 if n_steps == 1 else 0.02)
+    equal = toy_scores(HandMade(2, 1, sharp_head), hand_batch(ACTIVATION), rule="right", n_steps=n_steps)
+    assert ((equal.values[:, 0] - expected).abs() > 0.3 * expected).all()
+
+
+def test_it_agrees_with_gauss_on_the_quadratic_net():
+    batch = hand_batch(ACTIVATION)
+    found = [
+        toy_scores(HandMade(2, 1, square_head), batch, rule=rule, n_steps=8).values
+        for rule in ("stieltjes", "gauss")
+    ]
+    assert torch.allclose(*found, rtol=1e-3, atol=1e-5)
+    parts = SUMS * WEIGHT
+    assert torch.allclose(found[0][:, 0], parts * parts.sum(-1, keepdim=True), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("search", ["greedy", "one_pass"])
+@pytest.mark.parametrize("score", ["complete", "joint"])
+def test_it_converges_to_the_same_integrals(search, score):
+    model, batch = Chain(), chain_batch()
+    fine = toy_scores(model, batch, rule="gauss", n_steps=32, search=search, score=score).values
+    errors = [
+        (
+            (toy_scores(model, batch, rule="stieltjes", n_steps=m, search=search, score=score).values - fine)
+            .abs()
+            .sum()
+        )
+        for m in (4, 32)
+    ]
+    assert errors[1] < 0.3 * errors[0] + 1e-4
+    assert errors[1] < 0.05 * fine.abs().sum()
+
+
+@pytest.mark.parametrize("kind", ["igi", "ifi"])
+def test_scores_do_not_depend_on_the_batch_or_its_chunks(kind):
+    model, batch = Chain(), chain_batch(samples=5)
+    choices = {"rule": "stieltjes", "kind": kind, "search": "one_pass"}
+    whole = toy_scores(model, batch, **choices)
+    for max_rows in (1, 3, 100):
+        assert torch.allclose(
+            toy_scores(model, batch, max_rows=max_rows, **choices).values, whole.values, atol=1e-6
+        )
+    alone = {key: tensor[2:3] for key, tensor in batch.items()}
+    assert torch.allclose(toy_scores(model, alone, **choices).values[0], whole.values[2], atol=1e-6)
+
+
+def test_squared_gradients_are_averaged_over_the_same_points():
+    batch = hand_batch(ACTIVATION)
+    found = toy_scores(
+        HandMade(2, 1, square_head), batch, kind="ifi", target="probability", rule="stieltjes", n_steps=32
+    )
+    fine = toy_scores(
+        HandMade(2, 1, square_head), batch, kind="ifi", target="probability", rule="gauss", n_steps=8
+    )
+    assert torch.allclose(found.values, fine.values, rtol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:every gradient")
+def test_a_value_that_never_changes_scores_zero():
+    scores = toy_scores(
+        HandMade(2, 1, lambda outs: 0.5 + 0 * outs[0].sum((1, 2))), hand_batch(ACTIVATION), rule="stieltjes"
+    )
+    assert (scores.values == 0).all()
+
+
+def test_exact_refuses_it():
+    with pytest.raises(ValueError, match="`exact` has many"):
+        toy_scores(Chain(), chain_batch(), search="exact", rule="stieltjes")
+
+
+def test_interpolation_is_linear_column_by_column():
+    x = torch.tensor([[0.0, 0.0], [0.5, 0.8], [1.0, 1.0]])
+    y = torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0]])
+    found = _interpolate(torch.tensor([0.0, 0.25, 0.9, 1.0]), x, y)
+    assert found.tolist() == [pytest.approx(row) for row in [[0, 0], [0.5, 0.625], [1.8, 3.0], [2, 4]]]
