@@ -16,7 +16,7 @@ from mipnb.evidence.trial import CONTROLS, all_rankings, case_marks, path_trial
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
 from mipnb.models import fingerprint, load_model, load_processor
-from mipnb.params import read_parameters
+from mipnb.param_files import read_parameters
 from mipnb.paths import NeuronPath
 
 ROOT = str(project_root() / "data" / "pocket")
