@@ -6,7 +6,7 @@ run that is killed at any moment continues where it was; doit keeps no file of i
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from mipnb.stages import (
     no_longer_read,
     notebook_parameters,
     replaced_reads,
+    with_those_read,
 )
 from mipnb.state import RECORD, ingredients, outputs, stale_reasons
 
@@ -53,7 +54,12 @@ class Plan:
 
 
 def make_plan(
-    params: Params, *, start: str | None = None, only: str | None = None, force: bool = False
+    params: Params,
+    *,
+    start: str | None = None,
+    only: str | None = None,
+    force: bool = False,
+    extra: Sequence[str] = (),
 ) -> Plan:
     """Chooses what to run.
 
@@ -62,6 +68,7 @@ def make_plan(
         start: Run this notebook and all that build on it again, whatever their state.
         only: Run this notebook alone, on what is there.
         force: Run again even what is up to date.
+        extra: Optional notebooks that are run, too; `all`: every one.
 
     Raises:
         ValueError: For a notebook that does not exist or is not run, or both `start` and `only`.
@@ -71,7 +78,8 @@ def make_plan(
     listed = load_stages(project_root() / "notebooks")
     order = replaced_reads(listed, params)
     idle = no_longer_read(listed, order)
-    selected = tuple(stage.name for stage in order if stage.name not in idle)
+    wanted = _wanted(order, [*extra, *([start] if start else [])])
+    selected = tuple(stage.name for stage in order if stage.name in wanted - idle)
     selected = selected if only is None else (find_stage(order, only).name,)
     forced = set(selected) if force else set()
     if start:
@@ -85,6 +93,14 @@ def make_plan(
         selected,
         frozenset(forced),
     )
+
+
+def _wanted(order: Sequence[Stage], extra: Sequence[str]) -> set[str]:
+    """The notebooks that are not optional, and those asked for with all that they read."""
+    wanted = {stage.name for stage in order if not stage.optional or "all" in extra}
+    for name in set(extra) - {"all"}:
+        wanted |= with_those_read(order, find_stage(order, name).name)
+    return wanted
 
 
 def list_stages(plan: Plan) -> list[Outcome]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Stage", "descendants", "find_stage", "load_stages", "no_longer_read", "notebook_parameters", "read_notebook",
-    "replaced_reads",
+    "replaced_reads", "with_those_read",
 ]  # fmt: skip
 
 
@@ -29,6 +29,7 @@ class Stage:
         writes: Artefacts (files or folders) it must leave in its folder. Later stages depend on these alone;
             empty means that they depend on all it leaves.
         instead: An earlier stage -> parameters of which any, when set, takes the place of what it reads there.
+        optional: Whether a run leaves it out unless it is asked for.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional: bool = False
 
 
 def load_stages(notebooks: str | Path) -> tuple[Stage, ...]:
@@ -57,7 +59,7 @@ def load_stages(notebooks: str | Path) -> tuple[Stage, ...]:
 def _stage(table: Path, name: str, entry: Mapping[str, Any], earlier: Sequence[str]) -> Stage:
     """Checks one line of the table."""
     notebook = table.parent / f"{name}.ipynb"
-    if not isinstance(entry, dict) or not set(entry) <= {"reads", "writes", "instead"}:
+    if not isinstance(entry, dict) or not set(entry) <= {"reads", "writes", "instead", "optional"}:
         raise ValueError(f"{table}: {name} has {entry!r}, expected `reads: [...]` and `writes: [...]`")
     if not notebook.is_file():
         raise FileNotFoundError(f"{table} lists {name}, but {notebook} is missing")
@@ -66,7 +68,10 @@ def _stage(table: Path, name: str, entry: Mapping[str, Any], earlier: Sequence[s
     instead = {read: tuple(names) for read, names in entry.get("instead", {}).items()}
     if unread := set(instead) - set(entry.get("reads", ())):
         raise ValueError(f"{table}: {name} has instead of {', '.join(unread)}, which it does not read")
-    return Stage(name, notebook, tuple(entry.get("reads", ())), tuple(entry.get("writes", ())), instead)
+    optional = bool(entry.get("optional", False))
+    return Stage(
+        name, notebook, tuple(entry.get("reads", ())), tuple(entry.get("writes", ())), instead, optional
+    )
 
 
 def replaced_reads(stages: Sequence[Stage], params: BaseModel) -> tuple[Stage, ...]:
@@ -107,6 +112,15 @@ def find_stage(stages: Sequence[Stage], wanted: str) -> Stage:
     raise ValueError(
         f"no notebook {wanted!r} in a run; there are {', '.join(stage.name for stage in stages)}"
     )
+
+
+def with_those_read(stages: Sequence[Stage], name: str) -> set[str]:
+    """Returns `name` and every stage that it reads, directly or through others."""
+    found = {name}
+    for stage in reversed(stages):  # readers come before what they read
+        if stage.name in found:
+            found.update(stage.reads)
+    return found
 
 
 def descendants(stages: Sequence[Stage], name: str) -> set[str]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mipnb.artefacts import project_root, read_json, under_root, write_json
-from mipnb.param_files import parse_value, read_parameters
+from mipnb.artefacts import read_json, under_root, write_json
+from mipnb.param_files import parameter_file, parse_value, read_parameters
 from mipnb.params import Params
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Sweep",
     "SweepFile",
     "SweepRun",
-    "parameter_file",
     "read_sweep",
     "stored_sweep",
 ]
@@ -163,12 +162,6 @@ def stored_sweep(folder: str | Path) -> Sweep:
     stored = read_json(Path(folder) / SWEEP)
     runs = tuple(SweepRun(run["name"], Params(**run["params"]), run["varied"]) for run in stored["runs"])
     return Sweep(Path(folder), runs, SweepFile(**stored["file"]))
-
-
-def parameter_file(name: str) -> Path:
-    """Returns a parameter file as given, or the one of that name in the project's `params/`."""
-    shipped = project_root() / "params" / f"{Path(name).name.removesuffix('.yaml')}.yaml"
-    return shipped if not Path(name).is_file() and shipped.is_file() else Path(name)
 
 
 def _runs(file: SweepFile) -> Iterator[SweepRun]:
