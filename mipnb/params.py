@@ -182,6 +182,10 @@ class Params(BaseModel):
         description="another vanilla model, of another training seed; empty: one",
     )
 
+    bench_samples: int = Field(32, ge=2, description="questions of a batch on which searches are timed")
+    bench_compared: int = Field(6, ge=2, description="questions whose scores are held against exact ones")
+    bench_repeats: int = Field(5, ge=1, description="rounds of the timing")
+
     n_eval_retain: int = Field(20, ge=1, description="retain people that are asked in the evaluation")
     eval_batch_size: int = Field(128, ge=1, description="questions answered at a time in the evaluation")
     max_new_tokens: int = Field(20, ge=1, description="tokens after which an answer is cut off")
