@@ -176,3 +176,8 @@ def change_sentences(table: pd.DataFrame, size: str) -> str:
             f"{ratio[best]:.2f} ({NAMES[best]})."
         )
     return "\n".join(lines)
+
+
+def joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tables of `pointwise.relative_changes` in one, the first column saying which: size."""
+    return pd.concat(tables, names=["size"]).reset_index("size").reset_index(drop=True)
