@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from mipnb.evaluation import evaluate, score
+from mipnb.benchmarks import Question
+from mipnb.evaluation import evaluate, generate, score
 from mipnb.evidence.ranked import Ranked, even_sizes
 from mipnb.hooks import zeroed
+from mipnb.metrics import match_option
 from mipnb.models import BRANCHES, ffns
+from mipnb.partial import questions_digest
 from mipnb.results.setting import Setting
 from mipnb.silencing import answer_probability
 
@@ -73,11 +77,35 @@ def keep_curves(setting: Setting, rankings: Mapping[str, Sequence[Ranked]], fact
     )
 
 
-def gold_probabilities(setting: Setting, silent: Neurons) -> pd.DataFrame:
+def in_own_words(setting: Setting) -> dict[str, list[Question]]:
+    """The questions with options, each with its gold answer as the vanilla model says it, beside the free ones as they are.
+
+    A model may answer options by a letter, the option's text or a sentence; the probability of a form that it never uses says
+    nothing. Where the vanilla model names the gold option, its own words are the gold answer, elsewhere the option's text.
+    """
+    limits = setting.params.eval_batch_size, setting.params.max_new_tokens
+    found = {}
+    for split, group in setting.asked.items():
+        chosen = [question for question in group if question.options]
+        said = iter(generate(setting.model, setting.processor, chosen, *limits))
+        found[split] = [_said(question, next(said)) if question.options else question for question in group]
+    return found
+
+
+def _said(question: Question, words: str) -> Question:
+    index = match_option(words, question.options)
+    named = index is not None and question.options[index] == question.answer
+    return replace(question, answer=words) if named else question
+
+
+def gold_probabilities(
+    setting: Setting, asked: Mapping[str, Sequence[Question]], silent: Neurons
+) -> pd.DataFrame:
     """The gold answer's probability (mean over its tokens, exp) of every question while neurons are silenced.
 
     Args:
-        setting: model and questions.
+        setting: the model.
+        asked: split -> questions, from `in_own_words`.
         silent: branch -> neurons of every layer; an empty mapping is the untouched model. A unit of work.
 
     Returns:
@@ -88,20 +116,20 @@ def gold_probabilities(setting: Setting, silent: Neurons) -> pd.DataFrame:
         with ExitStack() as stack:
             for branch, neurons in silent.items():
                 stack.enter_context(zeroed(ffns(setting.model, branch), neurons))
-            return {"gold": _gold(setting)}
+            return {"gold": _gold(setting, asked)}
 
-    return setting.kept({"silent": {branch: list(map(list, n)) for branch, n in silent.items()}}, make)[
-        "gold"
-    ]
+    key = {"silent": {branch: list(map(list, neurons)) for branch, neurons in silent.items()}}
+    key["asked"] = questions_digest(question for group in asked.values() for question in group)
+    return setting.kept(key, make)["gold"]
 
 
-def _gold(setting: Setting) -> pd.DataFrame:
+def _gold(setting: Setting, asked: Mapping[str, Sequence[Question]]) -> pd.DataFrame:
     p, parts = setting.params, []
-    for split, group in setting.asked.items():
+    for split, group in asked.items():
         for task in dict.fromkeys(question.task for question in group):
-            asked = [question for question in group if question.task == task]
-            found = answer_probability(setting.model, setting.processor, asked, p.eval_batch_size, p.device)
-            columns = {"split": split, "task": task, "person_id": [q.person_id for q in asked]}
+            some = [question for question in group if question.task == task]
+            found = answer_probability(setting.model, setting.processor, some, p.eval_batch_size, p.device)
+            columns = {"split": split, "task": task, "person_id": [q.person_id for q in some]}
             parts.append(pd.DataFrame(columns | {"probability": found.probability.to_numpy()}))
     return pd.concat(parts, ignore_index=True)
 
@@ -120,7 +148,8 @@ def prune_changes(
         One row a size, place, choice, draw and question: size, pruned, choice, draw, split, task, person_id, before,
         change.
     """
-    before, tables = gold_probabilities(setting, {}), []
+    asked = in_own_words(setting)
+    before, tables = gold_probabilities(setting, asked, {}), []
     for size, counts in sizes.items():
         for group in zip(*(rankings[branch] for branch in BRANCHES), strict=True):
             cut = {
@@ -128,7 +157,7 @@ def prune_changes(
                 for b, one in zip(BRANCHES, group, strict=True)
             }
             for pruned, where in {"text": ("text",), "vision": ("vision",), "both": BRANCHES}.items():
-                after = gold_probabilities(setting, {branch: cut[branch] for branch in where})
+                after = gold_probabilities(setting, asked, {branch: cut[branch] for branch in where})
                 change = after.probability.to_numpy() - before.probability.to_numpy()
                 table = before.rename(columns={"probability": "before"}).assign(change=change)
                 labels = {"size": size, "pruned": pruned, "choice": group[0].choice, "draw": group[0].draw}

@@ -170,9 +170,9 @@ def change_sentences(table: pd.DataFrame, size: str) -> str:
         best = ratio.drop("path").idxmax()
         most = cells["forget"].drop("path").idxmax()
         lines.append(
-            f"- {size}, {kind}: the path moves F on the forget set by {cells['forget', 'path']:.2f} and on the retain set by "
-            f"{cells['retain', 'path']:.2f}, {ratio['path']:.2f} times as much; most is moved by {NAMES[most]} "
-            f"({cells['forget', most]:.2f}, retain {cells['retain', most]:.2f}), the best ratio of the others is "
+            f"- {size}, {kind}: the path moves F on the forget set by {cells['forget', 'path']:.2g} and on the retain set by "
+            f"{cells['retain', 'path']:.2g}, {ratio['path']:.2f} times as much; most is moved by {NAMES[most]} "
+            f"({cells['forget', most]:.2g}, retain {cells['retain', most]:.2g}), the best ratio of the others is "
             f"{ratio[best]:.2f} ({NAMES[best]})."
         )
     return "\n".join(lines)
