@@ -6,11 +6,13 @@ not seen: folds are made of people, never of questions. A model that betrays who
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neural_network import MLPClassifier
@@ -28,7 +30,7 @@ def classifier(n_rows: int, n_features: int, seed: int) -> Pipeline:
     """Standardised logits, their main directions, and a multi-layer perceptron of one hidden layer."""
     kept = max(1, min(DIMENSIONS, n_rows - 1, n_features))
     network = MLPClassifier((HIDDEN,), solver="lbfgs", alpha=1.0, max_iter=200, random_state=seed)
-    return make_pipeline(StandardScaler(), PCA(kept, random_state=seed), network)
+    return make_pipeline(StandardScaler(), PCA(kept, whiten=True, random_state=seed), network)
 
 
 def folds(forgotten: np.ndarray, people: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -51,45 +53,56 @@ def folds(forgotten: np.ndarray, people: np.ndarray, seed: int) -> list[tuple[np
     return list(split.split(people[:, None], forgotten, people))
 
 
-def out_of_fold(features: np.ndarray, forgotten: np.ndarray, people: np.ndarray, seed: int) -> np.ndarray:
-    """How forgotten each row looks to a classifier that has not seen its person: its rank within its fold, in (0, 1).
-
-    Ranks make folds comparable, whose classifiers are scaled each their own way; a fold without both classes is NaN.
+def out_of_fold(
+    features: np.ndarray, forgotten: np.ndarray, people: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How sure a classifier that has not seen its person is that a row was forgotten: probability and fold of every row.
 
     Args:
         features: float (rows, n).
         forgotten, people: see `folds`.
         seed: of the folds and the classifier.
     """
-    scores = np.full(len(people), np.nan)
-    for learn, ask in folds(forgotten, people, seed):
-        if len(set(forgotten[ask])) == 2:
-            model = classifier(len(learn), features.shape[1], seed).fit(features[learn], forgotten[learn])
-            found = model.predict_proba(features[ask])[:, 1]
-            scores[ask] = (pd.Series(found).rank().to_numpy() - 0.5) / len(ask)
-    return scores
+    scores, fold = np.full(len(people), np.nan), np.zeros(len(people), dtype=int)
+    for index, (learn, ask) in enumerate(folds(forgotten, people, seed)):
+        model = classifier(len(learn), features.shape[1], seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # stopped early: it is regularised, and tells apart or not
+            model.fit(features[learn], forgotten[learn])
+        scores[ask], fold[ask] = model.predict_proba(features[ask])[:, 1], index
+    return scores, fold
 
 
 def measures(
-    scores: np.ndarray, forgotten: np.ndarray, weights: np.ndarray | None = None
+    scores: np.ndarray, fold: np.ndarray, forgotten: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Area under the ROC curve, and balanced accuracy when as many rows are called forgotten as are; 0.5 is chance.
+    """Area under the ROC curve, of pairs of rows of one fold (one classifier), and balanced accuracy; 0.5 is chance.
 
     Args:
-        scores: from `out_of_fold`.
+        scores, fold: from `out_of_fold`.
         forgotten: bool (rows,).
         weights: of the rows.
+
+    Returns:
+        Both from 0 to 1; NaN where a side has no rows.
     """
-    known = ~np.isnan(scores)
-    scores, forgotten = scores[known], forgotten[known]
-    weights = np.ones(len(scores)) if weights is None else weights[known]
-    sums = [weights[forgotten == side].sum() for side in (True, False)]
-    if min(sums) == 0:
-        return float("nan"), float("nan")
-    called = scores > 1 - forgotten.mean()
-    right = [weights[(forgotten == side) & (called == side)].sum() for side in (True, False)]
-    area = roc_auc_score(forgotten, scores, sample_weight=weights)
-    return float(area), float(np.mean([r / s for r, s in zip(right, sums, strict=True)]))
+    weights = np.ones(len(scores)) if weights is None else weights
+    area = pairs = 0.0
+    for index in np.unique(fold):
+        here = (fold == index) & (weights > 0)
+        if len(set(forgotten[here])) == 2:
+            both = weights[here & forgotten].sum() * weights[here & ~forgotten].sum()
+            area += both * roc_auc_score(forgotten[here], scores[here], sample_weight=weights[here])
+            pairs += both
+    called = scores > 0.5
+    right = [_share(called == side, (forgotten == side) * weights) for side in (True, False)]
+    return (area / pairs if pairs else float("nan")), float(np.mean(right))
+
+
+def _share(right: np.ndarray, weights: np.ndarray) -> float:
+    return float((right * weights).sum() / weights.sum()) if weights.sum() else float("nan")
 
 
 def permuted(forgotten: np.ndarray, people: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -118,13 +131,13 @@ def tell_apart(
     draws, null = [], []
     for index, (_, part) in enumerate(rows.groupby("seed", sort=True)):
         features, forgotten, people = _arrays(part)
-        scores = out_of_fold(features, forgotten, people, seed)
-        draws += [(i, *measures(scores, forgotten, w.loc[people].to_numpy())) for i, w in weights.items()]
+        found = out_of_fold(features, forgotten, people, seed)
+        draws += [(i, *measures(*found, forgotten, w.loc[people].to_numpy())) for i, w in weights.items()]
         if index == 0:
             random = np.random.default_rng(seed)
             for _ in range(n_permutations):
                 dealt = permuted(forgotten, people, random)
-                null.append(measures(out_of_fold(features, dealt, people, seed), dealt))
+                null.append(measures(*out_of_fold(features, dealt, people, seed), dealt))
     table = pd.DataFrame(draws, columns=["resample", *MEASURES]).groupby("resample").mean().reset_index()
     long = table.melt("resample", var_name="measure", value_name="value")
     return long, pd.DataFrame(null, columns=list(MEASURES)).melt(var_name="measure", value_name="value")

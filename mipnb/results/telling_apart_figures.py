@@ -44,7 +44,7 @@ def apart_panel(part: pd.DataFrame, ax: Axes) -> Axes:
         ax.axvline(retrained.value.iloc[0], color="#000000", linewidth=0.7, linestyle="--", label="retrained")
     ax.axvline(0.5, color="#888888", linewidth=0.6, linestyle=":")
     ax.set_yticks(places, part.method)
-    ax.set(xlim=(0.3, 1.02), ylim=(len(part) - 0.5, -0.5))
+    ax.set(xlim=(min(0.3, part.low.min() - 0.02), 1.02), ylim=(len(part) - 0.5, -0.5))
     return ax
 
 
