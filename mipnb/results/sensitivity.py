@@ -26,9 +26,9 @@ from mipnb.scores import Scores
 #: setting -> factors that its default is multiplied by
 FACTORS = {
     "top_k": (0.25, 0.5, 2.0),
-    "n_steps": (0.25, 4.0),
-    "steering_scale": (0.25, 0.5, 2.0),
-    "retain_weight": (0.0, 1 / 3, 3.0),
+    "n_steps": (0.25, 2.0),
+    "steering_scale": (0.5, 2.0),
+    "retain_weight": (0.0, 3.0),
     "edit_steps": (0.25, 0.5, 2.0),
 }
 BRANCHES = ("text", "vision")

@@ -191,8 +191,34 @@ def test_risk_is_what_a_method_tells_beyond_the_retrained_model():
     )
     assert table.p_value["edited", "auc"] == pytest.approx(1 / 5)
     assert table.low["edited", "auc"] <= table.value["edited", "auc"] <= table.high["edited", "auc"] + 1e-9
-    told = risk_sentences(table.reset_index())
-    assert "Surely more telling than it: `edited`" in told
+
+
+def test_only_what_is_surely_more_telling_is_called_so():
+    columns = [
+        "modality",
+        "method",
+        "measure",
+        "value",
+        "low",
+        "high",
+        "chance_high",
+        "risk",
+        "risk_low",
+        "risk_high",
+    ]
+    rows = [
+        ("text", "vanilla", "auc", 0.5, 0.4, 0.6, 0.6, -0.1, -0.2, 0.1),
+        ("text", "edited", "auc", 0.9, 0.8, 1.0, 0.6, 0.3, 0.1, 0.4),
+        ("text", "npo", "auc", 0.8, 0.6, 1.0, 0.6, 0.2, -0.1, 0.4),
+        ("text", "retrained", "auc", 0.6, 0.5, 0.7, 0.6, 0.0, 0.0, 0.0),
+    ]
+    told = risk_sentences(pd.DataFrame(rows, columns=columns))
+    assert (
+        "retrained model is told at 0.60. Surely more telling than it: `edited` (0.90, +0.30 [+0.10, +0.40])."
+        in told
+    )
+    assert "`vanilla`: 0.50 [0.40, 0.60], no better than permuted labels" in told
+    assert "`edited`: 0.90 [0.80, 1.00], above permuted labels" in told
 
 
 # sensitivity
