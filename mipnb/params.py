@@ -182,6 +182,24 @@ class Params(BaseModel):
         description="another vanilla model, of another training seed; empty: one",
     )
 
+    pointwise_top_k: int = Field(
+        5,
+        ge=1,
+        description="neurons per layer that are silenced beside the run's own number (the paper's Fig. 5)",
+    )
+    curve_factor: int = Field(2, ge=2, description="factor from one number of neurons of a curve to the next")
+    curve_draws: int = Field(3, ge=1, description="random draws beside paths and point-wise choices")
+    curve_questions: int = Field(
+        8, ge=1, description="questions a person and task that curves are made of, at most"
+    )
+    n_ablation_seeds: int = Field(3, ge=1, description="how often each row of the ablation is trained")
+    full_learning_rate: float = Field(
+        3e-4, gt=0, description="learning rate of RMisU where it trains the whole model"
+    )
+    n_permutations: int = Field(
+        20, ge=1, description="permutations of the labels that a classifier is held against"
+    )
+
     bench_samples: int = Field(32, ge=2, description="questions of a batch on which searches are timed")
     bench_compared: int = Field(6, ge=2, description="questions whose scores are held against exact ones")
     bench_repeats: int = Field(5, ge=1, description="rounds of the timing")

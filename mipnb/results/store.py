@@ -39,6 +39,7 @@ def stored(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Tables
         made = make()
         place.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(place) as temporary:
+            temporary.mkdir()
             for name, table in made.items():
                 table.to_parquet(temporary / f"{name}.parquet")
             write_json(temporary / "key.json", dict(key))
