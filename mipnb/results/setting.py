@@ -15,7 +15,7 @@ from torch import nn
 
 from mipnb import trials
 from mipnb.artefacts import stage_dir, under_root
-from mipnb.asking import first_views
+from mipnb.asking import one_view_each
 from mipnb.batches import Batch
 from mipnb.benchmarks import Question, benchmark_name, evaluation_questions
 from mipnb.editing import edit
@@ -44,6 +44,7 @@ class Setting:
         asked: split -> questions.
         labels: run, model, benchmark and forget_ratio, for tables of results.
         states: decoder layer -> vanilla states of training batches, computed once.
+        made: training batches by how many there are of either set. They live as long as their states, which know them by `id`.
     """
 
     params: BaseModel
@@ -53,6 +54,7 @@ class Setting:
     asked: Mapping[str, Sequence[Question]]
     labels: Mapping[str, Any]
     states: dict[int, dict] = field(default_factory=dict)
+    made: dict[tuple[int, int], Batches] = field(default_factory=dict)
 
     @cached_property
     def shared_key(self) -> dict[str, Any]:
@@ -72,6 +74,19 @@ class Setting:
         p = self.params
         forget, retain = trials.edit_questions(p.benchmark_dir, p.forget_ratio, p.training_dir)
         return forget, retain, benchmark_neighbours(p.benchmark_dir, p.forget_ratio, forget, p.seed)
+
+    def batches(self, params: BaseModel | None = None) -> Batches:
+        """What `edited` trains on, of the forget and the retain set, neighbours among the latter.
+
+        Args:
+            params: the notebook's, with other edit_steps if need be: few steps need few batches (`trials.edit_batches`).
+        """
+        params = params or self.params
+        steps = params.edit_steps or 1
+        size = (min(params.n_forget_batches, steps), min(params.n_retain_batches, steps))
+        if size not in self.made:
+            self.made[size] = trials.edit_batches(self.processor, params, *self.training)
+        return self.made[size]
 
     def kept(self, key: Mapping[str, Any], make: Callable[[], Tables]) -> Tables:
         """A unit of work, made once (`store.stored`)."""
@@ -94,7 +109,7 @@ class Setting:
             seed: of the training.
             paths: one or both branches.
             config: of RMisU.
-            batches: of the forget and the retain set.
+            batches: from `batches`, or some of them.
         """
         states = self.states.setdefault(config.layer_index, {})
 
@@ -114,7 +129,7 @@ def load_setting(
     tasks: Sequence[str] = MAIN_TASKS,
     n_each: int | None = None,
 ) -> Setting:
-    """The vanilla model of a run and the questions of some splits and tasks, each picture task by one view.
+    """The vanilla model of a run and questions of some splits and tasks, by one view a person where a benchmark has several.
 
     Args:
         params: of the notebook.
@@ -126,10 +141,8 @@ def load_setting(
     model = load_model(vanilla, params.dtype, params.device, attention=params.attention)
     root = under_root(params.benchmark_dir)
     at = (params.forget_ratio, params.n_eval_retain, params.seed, params.protocol)
-    found = evaluation_questions(root, *at)
-    asked = {
-        name: some_questions(first_views(found[name]), tasks, n_each) for name in splits if name in found
-    }
+    found = one_view_each(evaluation_questions(root, *at), root)
+    asked = {name: some_questions(found[name], tasks, n_each) for name in splits if name in found}
     labels = {"run": under_root(params.run_dir).name, "model": vanilla.name}
     labels |= {"benchmark": benchmark_name(root), "forget_ratio": params.forget_ratio}
     return Setting(params, stage_dir(params.run_dir, stage), model, load_processor(vanilla), asked, labels)
