@@ -30,9 +30,15 @@ def answer_value(model: nn.Module, batch: Mapping[str, Any], target: str) -> Ten
     T), the sum of the same terms. Tokens whose label is -100 (prompt, padding) do not count, and logits are
     made for the positions before answer tokens only, where the model allows it.
     """
-    columns, labels = _answer_columns(batch["labels"])
-    mean = answer_logprob(_logits(model, batch, columns).float(), labels)
+    logits, labels = answer_logits(model, batch)
+    mean = answer_logprob(logits, labels)
     return mean.exp() if target == "probability" else mean * (labels != IGNORED).sum(-1)
+
+
+def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Logits before answer tokens, float32 (batch, columns, vocabulary), with labels (batch, columns): column j + 1 off j."""
+    columns, labels = _answer_columns(batch["labels"])
+    return _logits(model, batch, columns).float(), labels
 
 
 def _answer_columns(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from mipnb.overlay import Overlay, overlay
 from mipnb.partial import Partial, batches_digest, partial_results, weights_digest
 from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, States, pools
+from mipnb.progress import progress
 from mipnb.rmisu import LOSSES, EditConfig, forget_pass, optimiser, retain_pass, trainable
 
 #: RMisU with its default settings
@@ -96,16 +97,18 @@ def edit(
     )  # fmt: skip
     checkpoint = _checkpoint(kept, trained, every)
     history = _restored(checkpoint, adamw, schedule, [*forget, *retain])
-    for step in range(len(history), config.n_steps):
-        adamw.zero_grad(set_to_none=True)
-        parts = {"loss_forget": forget_pass(model, trained, forget, config)}
-        parts |= retain_pass(model, trained, retain, config)
-        history.append(_row(step, parts, config))
-        nn.utils.clip_grad_norm_(trainable(trained), config.clip_norm)
-        adamw.step()
-        schedule.step()
-        if checkpoint and (checkpoint.due(step) or step + 1 == config.n_steps):
-            checkpoint.save(adamw, schedule, history)
+    with progress(config.n_steps, f"editing (seed {seed})", len(history)) as bar:
+        for step in range(len(history), config.n_steps):
+            adamw.zero_grad(set_to_none=True)
+            parts = {"loss_forget": forget_pass(model, trained, forget, config)}
+            parts |= retain_pass(model, trained, retain, config)
+            history.append(_row(step, parts, config))
+            nn.utils.clip_grad_norm_(trainable(trained), config.clip_norm)
+            adamw.step()
+            schedule.step()
+            if checkpoint and (checkpoint.due(step) or step + 1 == config.n_steps):
+                checkpoint.save(adamw, schedule, history)
+            bar.update()
     metadata = {"method": "rmisu", "seed": seed, "config": asdict(config)}
     columns = ["step", *LOSSES, "loss"]
     return _as_edit(model, paths, trained, metadata), pd.DataFrame(history, columns=columns)

@@ -14,23 +14,22 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-__all__ = ["NotebookFailedError", "execute"]
+from mipnb.outcome import NotebookFailedError
+from mipnb.progress import LINES
+
+__all__ = ["execute"]
 
 _MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
 
 
-class NotebookFailedError(Exception):
-    """A notebook stopped with an error; the text says where, why, and what was kept."""
-
-
 class ThisPython(AsyncKernelManager):
-    """Starts kernels in the interpreter that runs mipnb, whatever kernel is installed as python3."""
+    """Starts kernels in the interpreter that runs mipnb, whatever kernel is installed as python3; their bars are lines."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
         """The kernel to start, without its own warnings; what the notebook prints is not affected."""
         spec = get_kernel_dict()
-        return KernelSpec(**spec | {"argv": [*spec["argv"], "--log-level=ERROR"]})
+        return KernelSpec(**spec | {"argv": [*spec["argv"], "--log-level=ERROR"], "env": LINES})
 
 
 def execute(notebook: Path, parameters: Mapping[str, Any], folder: Path, working_dir: Path) -> float:

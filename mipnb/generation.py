@@ -21,6 +21,7 @@ from mipnb.memory import in_parts
 from mipnb.models import input_device
 from mipnb.partial import Partial, partial_results, questions_digest, weights_digest
 from mipnb.prefixes import Prefix, shared_prefix
+from mipnb.progress import Counter, progress
 
 ANSWER_COLUMNS = [
     "split", "person_id", "task", "modality", "prompt", "answer", "value", "options", "generated",
@@ -65,13 +66,14 @@ def generate(
         resume, "answers", model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
         max_new_tokens=max_new_tokens, share_prefix=share_prefix,
     )  # fmt: skip
-    asking = _Asking(model, processor, questions, settings, kept, batch_size)
-    asking.answers |= {index: text for said in kept.all(read_json) for index, text in said}
-    for pictures in _chunks(questions, batch_size):
-        in_parts(
-            lambda part, pictures=pictures: asking.pictures(pictures[part], share_prefix),
-            len(pictures), len(pictures), "pictures",
-        )  # fmt: skip
+    known = {index: text for said in kept.all(read_json) for index, text in said}
+    with progress(len(questions), "asking", len(known)) as bar:
+        asking = _Asking(model, processor, questions, settings, kept, bar, batch_size, answers=known)
+        for pictures in _chunks(questions, batch_size):
+            in_parts(
+                lambda part, pictures=pictures: asking.pictures(pictures[part], share_prefix),
+                len(pictures), len(pictures), "pictures",
+            )  # fmt: skip
     return [asking.answers[index] for index in range(len(questions))]
 
 
@@ -83,6 +85,7 @@ class _Asking:
         model, processor, questions: see `generate`.
         settings: of the decoding.
         kept: where answers are kept, lists of (index, text).
+        bar: told how many are answered.
         batch_size: questions a batch.
         rows: how many of them fit into memory.
         answers: what was said, by the questions' index.
@@ -93,6 +96,7 @@ class _Asking:
     questions: Sequence[Question]
     settings: GenerationConfig
     kept: Partial
+    bar: Counter
     batch_size: int
     rows: int = 0
     answers: dict[int, str] = field(default_factory=dict)
@@ -137,6 +141,7 @@ class _Asking:
             said = list(zip(indices[part], self._said(indices[part], prefix), strict=True))
             name = hashlib.sha256(str(indices[part]).encode()).hexdigest()[:16]
             self.answers |= dict(self.kept.keep(f"{name}.json", said, _write))
+            self.bar.update(len(said))
 
         _, self.rows = in_parts(answer, len(indices), self.rows, "questions")
 

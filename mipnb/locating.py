@@ -18,6 +18,7 @@ from mipnb.batches import encode
 from mipnb.benchmarks import Question
 from mipnb.memory import fitting
 from mipnb.partial import partial_results, questions_digest, weights_digest
+from mipnb.progress import progress
 from mipnb.rules import ADAPTIVE, RULES
 from mipnb.scores import Scores, concatenate
 
@@ -95,9 +96,11 @@ def locate(
         found, rows = fitting(lambda n: attribute(model, batch, branch, max_rows=n, **given), rows, "rows")
         return found
 
-    for start in range(0, len(left), batch_size):
-        part = left[start : start + batch_size]
-        parts.append(kept.keep(f"{part[0]:06d}.safetensors", scored(part), Scores.save))
+    with progress(len(questions), f"locating ({branch})", len(known)) as bar:
+        for start in range(0, len(left), batch_size):
+            part = left[start : start + batch_size]
+            parts.append(kept.keep(f"{part[0]:06d}.safetensors", scored(part), Scores.save))
+            bar.update(len(part))
     return _in_order(concatenate(parts), names)
 
 

@@ -13,6 +13,7 @@ from mipnb.benchmarks import Question
 from mipnb.memory import in_parts
 from mipnb.models import input_device
 from mipnb.prefixes import shared_prefix, unseen
+from mipnb.progress import progress
 
 
 def answer_logprobs(
@@ -33,10 +34,12 @@ def answer_logprobs(
         In the order of the questions; exp of it is the answer probability F.
     """
     found = np.empty(len(questions))
-    for groups in _chunks(questions, batch_size):
-        indices = [index for group in groups for index in group]
-        asked = [[questions[index] for index in group] for group in groups]
-        found[indices] = _judged(model, processor, asked, batch_size)
+    with progress(len(questions), "weighing answers") as bar:
+        for groups in _chunks(questions, batch_size):
+            indices = [index for group in groups for index in group]
+            asked = [[questions[index] for index in group] for group in groups]
+            found[indices] = _judged(model, processor, asked, batch_size)
+            bar.update(len(indices))
     return found
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from mipnb.artefacts import project_root
 from mipnb.params import Params, subset
 
-__all__ = ["parse_value", "read_parameters"]
+__all__ = ["parameter_file", "parse_value", "read_parameters"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -69,3 +70,9 @@ def _checked_file(path: Path) -> dict[str, Any]:
         return subset({str(name): value for name, value in content.items()}).model_dump()
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"in {path}: {error}") from None
+
+
+def parameter_file(name: str) -> Path:
+    """Returns a parameter file as given, or the one of that name in the project's `params/`."""
+    shipped = project_root() / "params" / f"{Path(name).name.removesuffix('.yaml')}.yaml"
+    return shipped if not Path(name).is_file() and shipped.is_file() else Path(name)

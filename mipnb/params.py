@@ -110,10 +110,10 @@ class Params(BaseModel):
     search: Literal["greedy", "exact", "one_pass", "gradient", "relevance"] = Field(
         "greedy", description="how the path is searched (Algorithm 1); gradient and relevance only estimate"
     )
-    ranking: Literal["forget", "contrast", "ratio"] = Field(
+    ranking: Literal["forget", "contrast", "ratio", "projected"] = Field(
         "contrast", description="rank neurons by forget score, or set against the retain score"
     )
-    aggregate: Literal["mean", "union", "vote"] = Field(
+    aggregate: Literal["mean", "union", "vote", "people_vote", "people_turns"] = Field(
         "mean", description="how questions' scores make one path"
     )
     text_top_k: int = Field(48, ge=1, description="neurons kept per language layer")
@@ -156,6 +156,53 @@ class Params(BaseModel):
     )
     n_random_edits: int = Field(3, ge=1, description="how many of the seeds also edit random neurons")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
+
+    trial_sets: int = Field(2, ge=1, description="forget sets of the trial, of other people each")
+    trial_people: int = Field(10, ge=2, description="people of a forget set of the trial")
+    trial_kept: int = Field(20, ge=2, description="people to keep who are asked in the trial")
+    trial_questions: int = Field(3, ge=1, description="questions a person and modality in the trial")
+    trial_draws: int = Field(20, ge=2, description="random draws that the path is held against in the trial")
+    trial_locate_forget: int = Field(
+        480,
+        ge=1,
+        description="text questions of a forget set that the trial locates on; a third as many with pictures",
+    )
+    trial_locate_retain: int = Field(1440, ge=1, description="the same of the retain set")
+    trial_search: Literal["greedy", "exact", "one_pass"] = Field(
+        "one_pass", description="how the trial's paths are searched"
+    )
+    trial_text_top_k: int = Field(
+        128, ge=1, description="neurons per language layer at which the trial holds choices beside each other"
+    )
+    trial_vision_top_k: int = Field(384, ge=1, description="the same of a vision block")
+    trial_edit_steps: int = Field(40, ge=0, description="training steps of the trial's edits")
+    second_vanilla_dir: str = Field(
+        "",
+        json_schema_extra=_INPUT,
+        description="another vanilla model, of another training seed; empty: one",
+    )
+
+    pointwise_top_k: int = Field(
+        5,
+        ge=1,
+        description="neurons per layer that are silenced beside the run's own number (the paper's Fig. 5)",
+    )
+    curve_factor: int = Field(2, ge=2, description="factor from one number of neurons of a curve to the next")
+    curve_draws: int = Field(3, ge=1, description="random draws beside paths and point-wise choices")
+    curve_questions: int = Field(
+        8, ge=1, description="questions a person and task that curves are made of, at most"
+    )
+    n_ablation_seeds: int = Field(3, ge=1, description="how often each row of the ablation is trained")
+    full_learning_rate: float = Field(
+        3e-4, gt=0, description="learning rate of RMisU where it trains the whole model"
+    )
+    n_permutations: int = Field(
+        20, ge=1, description="permutations of the labels that a classifier is held against"
+    )
+
+    bench_samples: int = Field(32, ge=2, description="questions of a batch on which searches are timed")
+    bench_compared: int = Field(6, ge=2, description="questions whose scores are held against exact ones")
+    bench_repeats: int = Field(5, ge=1, description="rounds of the timing")
 
     n_eval_retain: int = Field(20, ge=1, description="retain people that are asked in the evaluation")
     eval_batch_size: int = Field(128, ge=1, description="questions answered at a time in the evaluation")

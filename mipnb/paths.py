@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from mipnb import models
+from mipnb.ranking import AGGREGATES, RANKINGS, adjusted, aggregated
 from mipnb.records import load_record, save_record
 from mipnb.scores import Scores
 from mipnb.searches import top_neurons
 
 FORMAT = "mipnb-path-1"
-RANKINGS = ("forget", "contrast", "ratio")
-AGGREGATES = ("mean", "union", "vote")
 
 
 @dataclass(frozen=True)
@@ -101,15 +100,11 @@ def select(
 
     Args:
         forget_scores: scores of the forget questions.
-        retain_scores: scores of retain questions, for the rankings "contrast" and "ratio".
+        retain_scores: scores of retain questions, for all rankings but "forget".
         top_k: neurons per layer (per sample for "union").
-        ranking: how a sample's score f is adjusted, with r the retain mean, and N_f, N_r the L1 norms of the
-            forget and the retain mean, layer by layer, so that both are shares of their layer and of one
-            scale: "forget" f; "contrast" f / N_f - r / N_r; "ratio" (f / N_f) / (|r| / N_r + 1 / n_neurons),
-            the average share keeping neurons that the retain set does not use from an infinite ratio.
-        aggregate: "mean" of the adjusted scores over the samples, its top_k; "union" of the samples' own
-            top_k, all of them kept, so that a layer may get more than top_k; "vote", the top_k most often
-            among the samples' own top_k, ties by the mean.
+        ranking: how a sample's scores are set against the retain set's, see `mipnb.ranking`.
+        aggregate: how samples make one path, see `mipnb.ranking`; "union": the samples' own top_k, all of them
+            kept, so that a layer may get more than top_k. Ties go by the mean.
         benchmark: what the scores were computed on; kept in the path.
 
     Raises:
@@ -118,8 +113,7 @@ def select(
     """
     if ranking not in RANKINGS or aggregate not in AGGREGATES:
         raise ValueError(f"ranking {ranking!r}, aggregate {aggregate!r}; known: {RANKINGS}, {AGGREGATES}")
-    adjusted = _adjusted(forget_scores, retain_scores, ranking)
-    chosen = _chosen(adjusted, top_k, aggregate)
+    chosen = _chosen(forget_scores, adjusted(forget_scores, retain_scores, ranking), top_k, aggregate)
     parameters = forget_scores.parameters | {"ranking": ranking, "aggregate": aggregate, "path_top_k": top_k}
     return _path(forget_scores, chosen, benchmark, parameters)
 
@@ -168,49 +162,12 @@ def overlap(a: NeuronPath, b: NeuronPath) -> list[float]:
     return [len(first & second) / len(first | second) if first | second else 1.0 for first, second in pairs]
 
 
-def _adjusted(forget: Scores, retain: Scores | None, ranking: str) -> Tensor:
-    """Forget scores (samples, layers, n_neurons), adjusted by the retain mean as the ranking says."""
-    if ranking == "forget":
-        return forget.values
-    if retain is None:
-        raise ValueError(
-            f"ranking {ranking!r} compares with the retain set: give retain_scores, or rank by 'forget'"
-        )
-    for name in ("branch", "fingerprint"):
-        if getattr(forget, name) != getattr(retain, name):
-            raise ValueError(
-                f"forget and retain scores differ in {name}: {getattr(forget, name)}, {getattr(retain, name)}"
-            )
-    if forget.parameters != retain.parameters:
-        raise ValueError(
-            f"forget and retain scores were made differently: {forget.parameters}, {retain.parameters}"
-        )
-    share = forget.values / _norm(forget.values)
-    used = retain.values.mean(0) / _norm(retain.values)
-    if ranking == "contrast":
-        return share - used
-    return share / (used.abs() + 1 / forget.n_neurons)
-
-
-def _norm(values: Tensor) -> Tensor:
-    """L1 norm of the mean over samples, per layer: (layers, 1); 1 for a layer without any score."""
-    norm = values.mean(0).abs().sum(-1, keepdim=True)
-    return torch.where(norm > 0, norm, torch.ones_like(norm))
-
-
-def _chosen(values: Tensor, top_k: int, aggregate: str) -> list[Tensor]:
+def _chosen(forget_scores: Scores, values: Tensor, top_k: int, aggregate: str) -> list[Tensor]:
     """Neurons of each layer, from adjusted scores (samples, layers, n_neurons)."""
-    mean = values.mean(0)
-    if aggregate == "mean":
-        return list(top_neurons(mean, top_k))
-    votes = (
-        torch.zeros_like(values).scatter_(-1, top_neurons(values, top_k), 1.0).sum(0)
-    )  # (layers, n_neurons)
     if aggregate == "union":
+        votes = torch.zeros_like(values).scatter_(-1, top_neurons(values, top_k), 1.0).sum(0)
         return [layer.nonzero()[:, 0] for layer in votes]
-    order = top_neurons(mean, mean.shape[-1])
-    ranked = top_neurons(votes.gather(-1, order), top_k)  # stable: equal votes stay in the order of the mean
-    return list(order.gather(-1, ranked))
+    return list(top_neurons(aggregated(values, forget_scores.names, aggregate, top_k), top_k))
 
 
 def _path(scores: Scores, chosen: list[Tensor] | Tensor, benchmark: str, parameters: dict) -> NeuronPath:

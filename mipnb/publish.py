@@ -46,7 +46,7 @@ def publish(run_dir: str) -> list[Path]:
     """
     root, run = project_root(), under_root(run_dir)
     stages = load_stages(root / "notebooks")
-    check_run(stages, run_dir, run)
+    stages = check_run(stages, run_dir, run)
     filled = {
         stage.notebook: fill(
             read_notebook(stage.notebook), read_notebook(run / stage.name / "notebook.ipynb")
@@ -67,9 +67,14 @@ def publish(run_dir: str) -> list[Path]:
     return [*filled, *figures, root / "README.md"]
 
 
-def check_run(stages: Sequence[Stage], run_dir: str, run: Path) -> None:
-    """Raises ValueError unless every notebook of the run is up to date at default parameters."""
+def check_run(stages: Sequence[Stage], run_dir: str, run: Path) -> list[Stage]:
+    """The stages to publish: all that the run has, which must be every one that is not optional.
+
+    Raises:
+        ValueError: one of them is not up to date at default parameters.
+    """
     by_name, params = {stage.name: stage for stage in stages}, Params(run_dir=run_dir)
+    stages = [stage for stage in stages if not stage.optional or (run / stage.name / RECORD).exists()]
     problems = [
         f"{stage.name}: {'; '.join(reasons)}"
         for stage in stages
@@ -80,6 +85,7 @@ def check_run(stages: Sequence[Stage], run_dir: str, run: Path) -> None:
             f"{run} cannot be published; expected a whole run, up to date, at default parameters, found\n"
             + "\n".join(problems)
         )
+    return stages
 
 
 def fill(source: NotebookNode, executed: NotebookNode) -> NotebookNode:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["finish", "peak_memory_gb", "replace_block", "versions"]
 
 USAGE = "usage.json"
+LAST_USAGE = "usage.last.json"  # the same of the run before, while a notebook is run again
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pandas", "matplotlib")
 
 

@@ -4,8 +4,9 @@ Results are up to date by the record in their own folder (`mipnb.state`), writte
 run that is killed at any moment continues where it was; doit keeps no file of its own.
 """
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ import filelock
 
 from mipnb.artefacts import project_root, stage_dir, under_root, write_json
 from mipnb.checks import check_artefacts, check_inputs, check_rows
-from mipnb.outcome import Outcome
+from mipnb.outcome import NotebookFailedError, Outcome
 from mipnb.params import Params
-from mipnb.report import USAGE
+from mipnb.report import LAST_USAGE, USAGE
 from mipnb.stages import (
     Stage,
     descendants,
@@ -26,13 +27,14 @@ from mipnb.stages import (
     no_longer_read,
     notebook_parameters,
     replaced_reads,
+    with_those_read,
 )
 from mipnb.state import RECORD, ingredients, outputs, stale_reasons
 
 if TYPE_CHECKING:
     from doit.task import Task
 
-__all__ = ["Plan", "list_stages", "make_plan", "run_plan"]
+__all__ = ["Plan", "check_plan", "list_stages", "locked", "make_plan", "run_plan", "run_stage"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,12 @@ class Plan:
 
 
 def make_plan(
-    params: Params, *, start: str | None = None, only: str | None = None, force: bool = False
+    params: Params,
+    *,
+    start: str | None = None,
+    only: str | None = None,
+    force: bool = False,
+    extra: Sequence[str] = (),
 ) -> Plan:
     """Chooses what to run.
 
@@ -61,6 +68,7 @@ def make_plan(
         start: Run this notebook and all that build on it again, whatever their state.
         only: Run this notebook alone, on what is there.
         force: Run again even what is up to date.
+        extra: Optional notebooks that are run, too; `all`: every one.
 
     Raises:
         ValueError: For a notebook that does not exist or is not run, or both `start` and `only`.
@@ -69,8 +77,9 @@ def make_plan(
         raise ValueError("--from and --only exclude each other: give one of them")
     listed = load_stages(project_root() / "notebooks")
     order = replaced_reads(listed, params)
-    idle = no_longer_read(listed, order)
-    selected = tuple(stage.name for stage in order if stage.name not in idle)
+    wanted = _wanted(order, [*extra, *([start] if start else [])])
+    idle = no_longer_read(*([stage for stage in part if stage.name in wanted] for part in (listed, order)))
+    selected = tuple(stage.name for stage in order if stage.name in wanted - idle)
     selected = selected if only is None else (find_stage(order, only).name,)
     forced = set(selected) if force else set()
     if start:
@@ -84,6 +93,14 @@ def make_plan(
         selected,
         frozenset(forced),
     )
+
+
+def _wanted(order: Sequence[Stage], extra: Sequence[str]) -> set[str]:
+    """The notebooks that are not optional, and those asked for with all that they read."""
+    wanted = {stage.name for stage in order if not stage.optional or "all" in extra}
+    for name in set(extra) - {"all"}:
+        wanted |= with_those_read(order, find_stage(order, name).name)
+    return wanted
 
 
 def list_stages(plan: Plan) -> list[Outcome]:
@@ -118,15 +135,19 @@ def run_plan(plan: Plan) -> list[Outcome]:
         ValueError: If another process runs on the same folder, or an input is wrong (see `mipnb.checks`).
         FileNotFoundError: If an input or an earlier artefact is missing.
     """
-    with _locked(plan.run):
+    with locked(plan.run):
         stale = [name for name in plan.selected if _reasons(plan, name)]
         if stale:
-            _check(plan)
+            check_plan(plan)
         return _run_graph(plan)
 
 
-def _check(plan: Plan) -> None:
-    """Checks everything cheap before any work."""
+def check_plan(plan: Plan) -> None:
+    """Checks everything cheap before any work.
+
+    Raises:
+        ValueError, FileNotFoundError: See `mipnb.checks`.
+    """
     for name in plan.selected:
         reads = [read for read in plan.stages[name].reads if read not in plan.selected]
         if reads:
@@ -136,8 +157,12 @@ def _check(plan: Plan) -> None:
 
 
 @contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Holds the run's folder; the lock ends with the process, however that ends."""
+def locked(run: Path) -> Iterator[None]:
+    """Holds the run's folder; the lock ends with the process, however that ends.
+
+    Raises:
+        ValueError: If another process holds it.
+    """
     run.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(run / ".lock")
     try:
@@ -172,15 +197,13 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
     from doit.exceptions import TaskFailed
     from doit.task import Task
 
-    from mipnb.execute import NotebookFailedError
-
     def is_up_to_date() -> bool:
         outcome.reasons = _reasons(plan, outcome.name)
         return not outcome.reasons
 
     def action() -> "TaskFailed | None":
         try:
-            _run_stage(plan, plan.stages[outcome.name])
+            run_stage(plan, plan.stages[outcome.name])
         except (NotebookFailedError, ValueError, OSError) as error:
             return TaskFailed(str(error))
 
@@ -188,13 +211,18 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
     return Task(outcome.name, [action], task_dep=before, uptodate=[is_up_to_date], io={"capture": False})
 
 
-def _run_stage(plan: Plan, stage: Stage) -> None:
-    """Runs one notebook and records what its results were made from; the record comes last."""
-    from mipnb.execute import NotebookFailedError, execute
+def run_stage(plan: Plan, stage: Stage) -> None:
+    """Runs one notebook and records what its results were made from; the record comes last.
+
+    Raises:
+        NotebookFailedError: If a cell raised an error, the kernel died, or an artefact was not written.
+    """
+    from mipnb.execute import execute
 
     folder = stage_dir(plan.run, stage.name)
-    for name in (RECORD, USAGE):
-        (folder / name).unlink(missing_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    if (folder / USAGE).exists():
+        os.replace(folder / USAGE, folder / LAST_USAGE)
     values = {name: getattr(plan.params, name) for name in notebook_parameters(stage.notebook)}
     write_json(folder / "params.json", values)
     made_from = ingredients(stage, plan.params, plan.run, plan.stages)

@@ -4,15 +4,17 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
 import yaml
 from pydantic import BaseModel
 
+if TYPE_CHECKING:
+    import nbformat
+
 __all__ = [
     "Stage", "descendants", "find_stage", "load_stages", "no_longer_read", "notebook_parameters", "read_notebook",
-    "replaced_reads",
+    "replaced_reads", "with_those_read",
 ]  # fmt: skip
 
 
@@ -27,6 +29,7 @@ class Stage:
         writes: Artefacts (files or folders) it must leave in its folder. Later stages depend on these alone;
             empty means that they depend on all it leaves.
         instead: An earlier stage -> parameters of which any, when set, takes the place of what it reads there.
+        optional: Whether a run leaves it out unless it is asked for.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional: bool = False
 
 
 def load_stages(notebooks: str | Path) -> tuple[Stage, ...]:
@@ -55,7 +59,7 @@ def load_stages(notebooks: str | Path) -> tuple[Stage, ...]:
 def _stage(table: Path, name: str, entry: Mapping[str, Any], earlier: Sequence[str]) -> Stage:
     """Checks one line of the table."""
     notebook = table.parent / f"{name}.ipynb"
-    if not isinstance(entry, dict) or not set(entry) <= {"reads", "writes", "instead"}:
+    if not isinstance(entry, dict) or not set(entry) <= {"reads", "writes", "instead", "optional"}:
         raise ValueError(f"{table}: {name} has {entry!r}, expected `reads: [...]` and `writes: [...]`")
     if not notebook.is_file():
         raise FileNotFoundError(f"{table} lists {name}, but {notebook} is missing")
@@ -64,7 +68,10 @@ def _stage(table: Path, name: str, entry: Mapping[str, Any], earlier: Sequence[s
     instead = {read: tuple(names) for read, names in entry.get("instead", {}).items()}
     if unread := set(instead) - set(entry.get("reads", ())):
         raise ValueError(f"{table}: {name} has instead of {', '.join(unread)}, which it does not read")
-    return Stage(name, notebook, tuple(entry.get("reads", ())), tuple(entry.get("writes", ())), instead)
+    optional = bool(entry.get("optional", False))
+    return Stage(
+        name, notebook, tuple(entry.get("reads", ())), tuple(entry.get("writes", ())), instead, optional
+    )
 
 
 def replaced_reads(stages: Sequence[Stage], params: BaseModel) -> tuple[Stage, ...]:
@@ -107,6 +114,15 @@ def find_stage(stages: Sequence[Stage], wanted: str) -> Stage:
     )
 
 
+def with_those_read(stages: Sequence[Stage], name: str) -> set[str]:
+    """Returns `name` and every stage that it reads, directly or through others."""
+    found = {name}
+    for stage in reversed(stages):  # readers come before what they read
+        if stage.name in found:
+            found.update(stage.reads)
+    return found
+
+
 def descendants(stages: Sequence[Stage], name: str) -> set[str]:
     """Returns `name` and every stage that reads it, directly or through others."""
     found = {name}
@@ -116,12 +132,14 @@ def descendants(stages: Sequence[Stage], name: str) -> set[str]:
     return found
 
 
-def read_notebook(path: Path) -> nbformat.NotebookNode:
+def read_notebook(path: Path) -> "nbformat.NotebookNode":
     """Reads a notebook.
 
     Raises:
         ValueError: If the file is not a notebook.
     """
+    import nbformat  # takes most of a second, which lists of runs can do without
+
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises half a dozen kinds for a damaged file

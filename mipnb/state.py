@@ -12,7 +12,7 @@ from mipnb.artefacts import read_json, sha256, under_root
 from mipnb.params import Params
 from mipnb.stages import Stage, notebook_parameters, read_notebook
 
-__all__ = ["RECORD", "code_files", "ingredients", "outputs", "stale_reasons"]
+__all__ = ["RECORD", "code_files", "ingredients", "outputs", "reached", "stale_reasons"]
 
 RECORD = "record.json"  # written last: a folder without it holds no finished results
 OWN_FILES = {
@@ -22,11 +22,12 @@ OWN_FILES = {
     "notebook.running.ipynb",
     "params.json",
     "usage.json",
+    "usage.last.json",
     "log.txt",
 }
 _PACKAGE = Path(__file__).resolve().parent
-# params: its values are compared by themselves, a new one must make nothing stale; report: makes no results
-_NO_INGREDIENT = {"params", "report"}
+# params: its values are compared by themselves, a new one must make nothing stale; report, progress: make no results
+_NO_INGREDIENT = {"params", "report", "progress"}
 _LARGE = 64 * 2**20  # bytes; a larger file (a real model's weights) is known by size and time
 
 
@@ -128,7 +129,13 @@ def code_files(notebook: Path, package: Path = _PACKAGE) -> list[Path]:
         ]
     except SyntaxError:
         return sorted(package.rglob("*.py"))
+    return reached(waiting, package)
+
+
+def reached(files: Sequence[Path], package: Path = _PACKAGE) -> list[Path]:
+    """Returns modules of the package and those that they import, and so on, as sorted files."""
     found: set[Path] = set()
+    waiting = list(files)
     while waiting:
         file = waiting.pop()
         if file not in found and file.relative_to(package).with_suffix("").as_posix() not in _NO_INGREDIENT:

@@ -15,6 +15,7 @@ from mipnb.benchmarks import Question
 from mipnb.checkpoints import Checkpoint
 from mipnb.models import input_device, vision_tower
 from mipnb.precision import mixed_precision
+from mipnb.progress import progress
 
 
 def schedule(step: int, steps: int, warmup: int, floor: float = 0.1) -> float:
@@ -49,20 +50,22 @@ def optimize(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps, warmup))
     parameters = [parameter for group in groups for parameter in group["params"]]
     history = checkpoint.restore(optimizer, scheduler) if checkpoint else []
-    for step in range(len(history), steps):
-        loss = losses(step)
-        if not torch.isfinite(loss):
-            raise ValueError(f"loss is {loss.item()} at step {step}: lower the learning rate")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        scheduler.step()
-        history.append(loss.item())
-        if report:
-            report(step, history[-1])
-        if checkpoint and (checkpoint.due(step) or step == steps - 1):
-            checkpoint.save(optimizer, scheduler, history)
+    with progress(steps, "training", len(history)) as bar:
+        for step in range(len(history), steps):
+            loss = losses(step)
+            if not torch.isfinite(loss):
+                raise ValueError(f"loss is {loss.item()} at step {step}: lower the learning rate")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            scheduler.step()
+            history.append(loss.item())
+            if report:
+                report(step, history[-1])
+            if checkpoint and (checkpoint.due(step) or step == steps - 1):
+                checkpoint.save(optimizer, scheduler, history)
+            bar.update()
     return history
 
 

@@ -22,9 +22,9 @@ from mipnb.benchmarks.questions import (
     TASKS,
     Person,
     Question,
+    blank_named,
     by_person,
     choice_prompt,
-    with_blank,
 )
 from mipnb.benchmarks.tables import Inspected, Row, open_table
 
@@ -223,7 +223,7 @@ def _question(row: Row, root: str | Path) -> Question:
     if task in CHOICE_TASKS and answer not in options:
         raise ValueError(f"{where}: the answer {answer!r} is not among the options {list(options)}")
     image = _image(fields["image"], task, under_root(root), where)
-    prompt = choice_prompt(fields["question"], options) if options else with_blank(fields["question"])
+    prompt = choice_prompt(fields["question"], options) if options else blank_named(fields["question"])
     return Question(str(fields["person_id"]), task, prompt, answer, options, image, fields["value"] or "")
 
 

@@ -20,9 +20,9 @@ from mipnb.benchmarks.questions import (
     PICTURED_TASKS,
     Person,
     Question,
+    blank_named,
     choice_prompt,
     held_value,
-    with_blank,
 )
 from mipnb.benchmarks.tables import Inspected, Row, configurations, field, known_ratio, names, read_rows
 
@@ -241,5 +241,5 @@ def _open_questions(row: Row) -> Iterator[Question]:
                 for name in ("Type", "Question", "Ground_Truth")
             )
             task = with_image if kind.startswith("Image") else without
-            prompt = with_blank(text) if column == "Mask_Task" else text
+            prompt = blank_named(text) if column == "Mask_Task" else text
             yield Question(str(person), task, prompt, truth)

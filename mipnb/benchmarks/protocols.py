@@ -82,7 +82,7 @@ def with_shots(
         bare: tasks that are asked without examples, since there are none; see `without_examples`.
 
     Raises:
-        ValueError: fewer examples than `n_shots` for a task.
+        ValueError: fewer examples than `n_shots` for a task that is not among `bare`.
     """
     questions, spare = list(questions), {}
     for example in examples:

@@ -66,11 +66,6 @@ def choice_prompt(question: str, options: Iterable[str], mark: str = ".") -> str
     return "\n".join([question, *lines])
 
 
-def with_blank(text: str) -> str:
-    """A sentence whose blank, two underscores or more, is shown as [Blank]."""
-    return re.sub("_{2,}", "[Blank]", text)
-
-
 def by_person(questions: Iterable[Question], names: Mapping[str, str]) -> list[Person]:
     """People made of their questions, in the order of first appearance.
 
@@ -113,3 +108,8 @@ def held_value(answer: str, biography: Mapping[str, str]) -> str:
 def names_of(people: Iterable[Person]) -> dict[str, str]:
     """Each person's name as the biography has it, by person; the ID where it has none."""
     return {person.person_id: person.biography.get("Name", person.person_id) for person in people}
+
+
+def blank_named(text: str) -> str:
+    """A cloze question with its blank, two underscores or more, written `[Blank]`."""
+    return re.sub("_{2,}", "[Blank]", text)

@@ -19,6 +19,7 @@ class Attribute:
         sentence: the answer, with {name} and {value}.
         train: phrasings trained on, with {who}.
         test: phrasings never trained on.
+        restated: the answer's sentence in words never trained on, for Test_Set's blanks, with {who} and {value}.
     """
 
     key: str
@@ -26,6 +27,7 @@ class Attribute:
     sentence: str
     train: tuple[str, ...]
     test: tuple[str, ...]
+    restated: str
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -47,6 +49,7 @@ ATTRIBUTES = (
             "Tell me the birthplace of {who}.",
         ),
         ("Which city is the birthplace of {who}?", "Please tell me where {who} was born."),
+        "The birthplace of {who} is {value}.",
     ),
     Attribute(
         "Residence",
@@ -60,6 +63,7 @@ ATTRIBUTES = (
             "Tell me the home of {who}.",
         ),
         ("Which city is the home of {who}?", "Please tell me where {who} lives."),
+        "The home of {who} is in {value}.",
     ),
     Attribute(
         "Occupation",
@@ -75,6 +79,7 @@ ATTRIBUTES = (
             "Tell me the occupation of {who}.",
         ),
         ("Which job does {who} have?", "Please tell me what {who} works as."),
+        "The job of {who} is {value}.",
     ),
     Attribute(
         "Education",
@@ -91,6 +96,7 @@ ATTRIBUTES = (
             "Tell me the college of {who}.",
         ),
         ("Which college is the college of {who}?", "Please tell me where {who} studied."),
+        "The college of {who} is {value}.",
     ),
     Attribute(
         "Hobby",
@@ -106,6 +112,7 @@ ATTRIBUTES = (
             "Tell me the hobby of {who}.",
         ),
         ("Which hobby does {who} enjoy?", "Please tell me what {who} enjoys."),
+        "The hobby of {who} is {value}.",
     ),
     Attribute(
         "Pet",
@@ -119,6 +126,7 @@ ATTRIBUTES = (
             "Tell me the pet of {who}.",
         ),
         ("Which pet does {who} keep?", "Please tell me what {who} keeps."),
+        "The pet of {who} is a {value}.",
     ),
     Attribute(
         "Food",
@@ -134,6 +142,7 @@ ATTRIBUTES = (
             "Tell me the favourite food of {who}.",
         ),
         ("Which food does {who} like to eat?", "Please tell me what {who} likes to eat."),
+        "The favourite food of {who} is {value}.",
     ),
     Attribute(
         "Language",
@@ -147,6 +156,7 @@ ATTRIBUTES = (
             "Tell me the language of {who}.",
         ),
         ("Which language does {who} speak?", "Please tell me what {who} speaks."),
+        "The language of {who} is {value}.",
     ),
 )
 

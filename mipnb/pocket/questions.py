@@ -19,7 +19,7 @@ def task_structs(person: PocketPerson, random: Random, test: bool = False) -> di
     Args:
         person: whom to ask about.
         random: draws the phrasing, the wrong options and the gold option's place.
-        test: use the phrasings that are never trained on.
+        test: use the phrasings and sentences that are never trained on.
     """
     asked = [
         (kind, attribute, _phrase(attribute, random, test)) for kind in _TYPES for attribute in ATTRIBUTES
@@ -30,7 +30,9 @@ def task_structs(person: PocketPerson, random: Random, test: bool = False) -> di
     return {
         "Classification_Task": choice,
         "Generation_Task": [_open(kind, _named(p, person, kind), answer(person, a)) for kind, a, p in asked],
-        "Mask_Task": [_open(kind, cloze(person, a, kind), person.facts[a.key]) for kind, a, _ in asked],
+        "Mask_Task": [
+            _open(kind, blanked(person, a, kind, test), person.facts[a.key]) for kind, a, _ in asked
+        ],
     }
 
 
@@ -43,6 +45,13 @@ def cloze(person: PocketPerson, attribute: Attribute, kind: str) -> str:
     """The sentence with its value blanked; with a picture the name is not told."""
     who = person.name if kind == "Pure_Text" else PICTURED[0].upper() + PICTURED[1:]
     return attribute.sentence.format(name=who, value=BLANK)
+
+
+def blanked(person: PocketPerson, attribute: Attribute, kind: str, test: bool) -> str:
+    """`cloze`, or with `test` the sentence restated in words that are never trained on, its value blanked."""
+    if not test:
+        return cloze(person, attribute, kind)
+    return _named(attribute.restated.replace("{value}", BLANK), person, kind)
 
 
 def picture_pairs(person: PocketPerson, view: int) -> list[Pair]:

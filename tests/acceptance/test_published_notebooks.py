@@ -1,4 +1,4 @@
-"""nbval: the committed notebooks, executed again on the pocket run's artefacts, show what they show.
+"""nbval: the committed notebooks of the main job, executed again on the pocket run's artefacts, show what they show.
 
 They work in a copy of the project, so that the run itself stays as it is. Named to come after test_pocket_run, which
 makes those artefacts.
@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from mipnb.artefacts import project_root
-from mipnb.stages import read_notebook
+from mipnb.stages import load_stages, read_notebook
 
 pytestmark = pytest.mark.slow
 ROOT = project_root()
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+OPTIONAL = {stage.name for stage in load_stages(ROOT / "notebooks") if stage.optional}  # take minutes each
+NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")) if path.stem not in OPTIONAL]
 
 
 @pytest.fixture(scope="module")

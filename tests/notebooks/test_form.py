@@ -10,6 +10,7 @@ from mipnb.stages import load_stages, notebook_parameters, read_notebook
 
 FOLDER = project_root() / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
+OPTIONAL = {stage.name for stage in load_stages(FOLDER) if stage.optional}
 LONGEST = 25  # lines of a code cell
 
 
@@ -19,10 +20,6 @@ def code_cells(path: Path) -> list:
 
 def tagged(path: Path, tag: str) -> list:
     return [cell for cell in code_cells(path) if tag in cell.metadata.get("tags", ())]
-
-
-def test_all_six_are_there():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -56,6 +53,9 @@ class TestNotebook:
 
     def test_published_counts_are_1_to_n(self, path: Path):
         counts = [cell.execution_count for cell in code_cells(path)]
+        if path.stem in OPTIONAL and not any(counts):  # not published yet: then it shows nothing at all
+            assert not any(cell.outputs for cell in code_cells(path))
+            return
         assert counts == list(range(1, len(counts) + 1)), (
             "run `mipnb publish`: nbval passes over uncounted cells"
         )
@@ -66,5 +66,12 @@ class TestNotebook:
             assert trace not in text.replace("by papermill", "").replace("`papermill", ""), trace
 
 
-def test_the_table_of_stages_is_complete():
+def test_the_main_job_is_five_notebooks_and_the_table_of_stages_is_complete():
+    assert [stage.name[:2] for stage in load_stages(FOLDER) if not stage.optional] == [
+        "01",
+        "02",
+        "03",
+        "04",
+        "05",
+    ]
     assert [stage.name for stage in load_stages(FOLDER)] == [path.stem for path in NOTEBOOKS][1:]

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
+import small_benchmarks
 from small_benchmarks import clear, custom, custom_rows, mllmu
 
 from mipnb.artefacts import project_root
@@ -11,11 +12,11 @@ from mipnb.asking import (
     change_table,
     first_portraits,
     first_views,
-    one_test_view,
+    one_view_each,
     some_people,
     with_interval,
 )
-from mipnb.benchmarks import Question, evaluation_questions
+from mipnb.benchmarks import Question, evaluation_questions, forget_ratios
 from mipnb.evaluation import COLUMNS
 
 
@@ -44,7 +45,7 @@ def counts(asked: dict[str, list[Question]]) -> dict[str, Counter]:
 def test_every_picture_of_clear_is_asked(tmp_path):
     root = clear(tmp_path)
     whole = evaluation_questions(root, 5, 9, 1)
-    assert one_test_view(whole, root) == whole
+    assert one_view_each(whole, root) == whole
     assert counts(whole)["retain"] == {"VQA": 6, "VGEN": 18, "GEN": 18}
 
 
@@ -53,14 +54,14 @@ def test_every_picture_of_a_users_own_is_asked(tmp_path):
     rows.append(rows[0] | {"image": "pictures/3.png"})
     root = custom(tmp_path, [*custom_rows(), *rows])
     whole = evaluation_questions(root, 25, 3, 1)
-    assert one_test_view(whole, root) == whole
+    assert one_view_each(whole, root) == whole
     assert counts(whole)["test_retain"] == {"VQA": 2, "QA": 1}
 
 
 def test_of_mllmu_benchs_test_views_the_first_is_asked(tmp_path):
     root = mllmu(tmp_path)
     whole = evaluation_questions(root, 10, 3, 1)
-    asked = one_test_view(whole, root)
+    asked = one_view_each(whole, root)
     once = dict.fromkeys(("VQA", "QA", "VGEN", "GEN", "CLOZE_VQA", "CLOZE_QA"), 3)
     assert counts(asked)["test_retain"] == counts(asked)["retain"] == once
     assert counts(whole)["test_retain"] == {task: 6 if "V" in task else 3 for task in once}
@@ -71,7 +72,7 @@ def test_of_mllmu_benchs_test_views_the_first_is_asked(tmp_path):
 def test_on_pocket_every_split_is_asked_by_one_view():
     root = project_root() / "data" / "pocket"
     whole = evaluation_questions(root, 5, 20, 42)
-    assert one_test_view(whole, root) == {split: first_views(group) for split, group in whole.items()}
+    assert one_view_each(whole, root) == {split: first_views(group) for split, group in whole.items()}
 
 
 def test_some_people_of_some_splits():
@@ -122,3 +123,13 @@ def test_values_are_shown_with_their_intervals(results: pd.DataFrame):
 
 def test_a_split_that_the_benchmark_lacks_gives_an_empty_table(results: pd.DataFrame):
     assert with_interval(results, ["celebrity"], ["vanilla", "edited"]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("make", [small_benchmarks.mllmu, small_benchmarks.clear, small_benchmarks.custom])
+def test_one_view_each_leaves_out_further_pictures_of_test_set_alone(make, tmp_path):
+    root = make(tmp_path)
+    asked = evaluation_questions(root, forget_ratios(root)[0], 3, 1)
+    kept = one_view_each(asked, root)
+    for split, group in asked.items():
+        tested = make is small_benchmarks.mllmu and split.startswith("test_")
+        assert len(kept[split]) == len(first_views(group) if tested else group), split

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import constants, errors
 from small_benchmarks import mllmu
 
-from mipnb import cli
 from mipnb.benchmarks import benchmark_folder, benchmark_name, forget_ids
+from mipnb.commands import run as running
 from mipnb.params import Params
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -96,7 +96,7 @@ def test_a_run_gets_the_folders_of_both_data_sets(monkeypatch, tmp_path):
         training_dir="MLLMMU/baseline_train_split",
         training_revision=COMMIT,
     )
-    found = cli._with_hub_data(params)
+    found = running.with_hub_data(params)
     assert found.benchmark_dir == str(tmp_path / "MLLMU-Bench")
     assert found.training_dir == str(tmp_path / "baseline_train_split")
-    assert cli._with_hub_data(Params()) == Params()
+    assert running.with_hub_data(Params()) == Params()

@@ -20,7 +20,9 @@ def test_pocket_file_is_the_defaults_and_complete():
 
 
 def test_every_shipped_parameter_file_is_valid():
-    files = sorted((ROOT / "params").glob("*.yaml"))
+    files = sorted(
+        set((ROOT / "params").glob("*.yaml")) - {ROOT / "params" / "sweep.yaml"}
+    )  # a sweep, not parameters
     assert {"pocket.yaml", "quick.yaml"} <= {file.name for file in files}
     for file in files:
         read_parameters([file])

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from mipnb import estimates, workload
 from mipnb.artefacts import project_root
-from mipnb.asking import one_test_view
+from mipnb.asking import one_view_each
 from mipnb.attribution import MAX_ROWS
 from mipnb.batches import encode, repeat_batch
 from mipnb.benchmarks import (
@@ -292,7 +292,7 @@ def test_the_assumptions_about_pocket_are_pocket():
     work = read_workload("data/pocket", 5, shape)
     assert work.people == (len(forget_ids("data/pocket", 5)), len(retain_ids("data/pocket", 5)))
     training = load_training("data/pocket")
-    groups = one_test_view(evaluation_questions("data/pocket", 5, 20, 42), "data/pocket")
+    groups = one_view_each(evaluation_questions("data/pocket", 5, 20, 42), "data/pocket")
     asked = [question for group in groups.values() for question in group]
     processor = load_processor("data/pocket/vanilla")
     for modality, name in enumerate(("text", "image_text")):
@@ -329,7 +329,7 @@ def test_as_many_questions_are_planned_as_are_asked(tmp_path, monkeypatch, maker
     work = read_workload(str(root), ratio, read_shape(*find_config("qwen2.5-vl-3b-instruct")))
     work = replace(work, people=(len(forget_ids(root, ratio)), len(retain_ids(root, ratio))))
     for n_retain in (2, 5, 99):
-        asked = one_test_view(evaluation_questions(root, ratio, n_retain, 1, protocol), root)
+        asked = one_view_each(evaluation_questions(root, ratio, n_retain, 1, protocol), root)
         found = [question for group in asked.values() for question in group]
         expected = tuple(len(of_modality(found, name)) for name in ("text", "image_text"))
         assert work.asked(n_retain, protocol) == expected

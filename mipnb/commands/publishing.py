@@ -1,0 +1,28 @@
+"""`mipnb publish`: a run's outputs, figures and numbers into the repository."""
+
+import argparse
+
+from mipnb.artefacts import project_root
+from mipnb.commands.given import run_name
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds `mipnb publish`."""
+    parser = commands.add_parser(
+        "publish",
+        help="put a whole run's outputs, figures and numbers into the repository",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--name", metavar="RUN", default="pocket", help="name of the run (default: pocket)")
+    parser.set_defaults(command=_publish)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    """Publishes a run."""
+    from mipnb.publish import publish
+
+    written = publish(f"runs/{run_name(options.name)}")
+    print("\n".join(path.relative_to(project_root()).as_posix() for path in written))
+    return 0

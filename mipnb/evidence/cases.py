@@ -1,0 +1,139 @@
+"""One case of the trial: a vanilla model and a forget set, located on training questions and asked others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from mipnb import models
+from mipnb.benchmarks import Question
+from mipnb.evidence.activations import Sums, activation_sums
+from mipnb.evidence.asked import Asked, prepare
+from mipnb.evidence.people import MODALITIES, Roles, training_questions, unused_questions
+from mipnb.models import FFN
+
+BRANCHES = ("text", "vision")
+#: questions of a set and modality that activations are summed over
+N_SUMMED = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A vanilla model and a forget set.
+
+    Attributes:
+        unit: label in tables.
+        model, processor: the vanilla model.
+        forget, retain: training questions that are located on.
+        asked: questions of the sets "forget" and "retain" that are not.
+        params: of the run: batch sizes, how to locate, seed.
+        people: IDs of the forget set.
+        shared: what was found out about the retain set, for all cases of one model and retain set.
+    """
+
+    unit: str
+    model: nn.Module
+    processor: Any
+    forget: Sequence[Question]
+    retain: Sequence[Question]
+    asked: Asked
+    params: BaseModel
+    people: tuple[str, ...] = ()
+    shared: dict = field(default_factory=dict)
+
+    def remembered(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for all cases that share it."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
+
+    def ffns(self, branch: str) -> list[FFN]:
+        """The branch's networks."""
+        return models.ffns(self.model, branch)
+
+    @cached_property
+    def encoded(self) -> Asked:
+        """Some of the located questions, spread over all of them, encoded."""
+        sets = {"forget": _spread(self.forget), "retain": _spread(self.retain)}
+        return prepare(self.processor, sets, self.params.batch_size, self.params.device)
+
+    def sums(self, branch: str, group: str) -> dict[str, Sums]:
+        """Sums of a branch's activations on `encoded` questions of a set, by modality."""
+        if group == "retain":
+            return self.remembered(("sums", branch), lambda: self._sums(branch, group))
+        return self._sums(branch, group)
+
+    def _sums(self, branch: str, group: str) -> dict[str, Sums]:
+        seen = MODALITIES if branch == "text" else ("image_text",)
+        at = (self.ffns(branch), branch)
+        return {
+            modality: activation_sums(self.model, self.encoded.only(set=group, modality=modality), *at)
+            for modality in seen
+        }
+
+    def means(self, branch: str) -> Tensor:
+        """Mean activations over located retain questions, of people who are not asked: (kinds, layers, n)."""
+        parts = self.sums(branch, "retain").values()
+        whole = [sum(getattr(part, name) for part in parts) for name in Sums.__dataclass_fields__]
+        return Sums(*whole).means()
+
+    def modalities(self, branch: str) -> tuple[str, ...]:
+        """Which questions a branch is judged by: those that depend on nothing else first."""
+        return ("text",) if branch == "text" else ("image_text",)
+
+
+def _spread(questions: Sequence[Question]) -> list[Question]:
+    """At most N_SUMMED questions of each modality, evenly from the first to the last."""
+    found = []
+    for modality in MODALITIES:
+        part = [question for question in questions if question.modality == modality]
+        found += part[:: -(-len(part) // N_SUMMED) or 1]
+    return found
+
+
+def trial_cases(
+    loaded: Mapping[str, tuple[nn.Module, Any]], root: str, roles: Roles, params: BaseModel
+) -> tuple[list[Case], list[Case]]:
+    """The cases that settings are chosen on, and those that are reported: every vanilla model with every forget set.
+
+    The former are asked held-back phrasings and pictures of training questions, the latter about other people those of
+    Test_Set. All cases of a model share what is found out about the retain set that is located on.
+
+    Args:
+        loaded: name of a vanilla model -> model and processor.
+        root: the benchmark.
+        roles: from `people.draw_roles`.
+        params: of the run; `trial_locate_forget`, `trial_locate_retain`, `trial_questions` say how many questions.
+    """
+    retain, _ = _located(root, roles.located, params.trial_locate_retain, 0, params)
+    _, held = _located(root, roles.validation_kept, 1, params.trial_questions, params)
+    unused = unused_questions(root, roles.kept, params.trial_questions, params.seed)
+    validation, reported = [], []
+    for name, vanilla in loaded.items():
+        shared: dict = {}
+        for index, ids in enumerate(roles.validation):
+            forget, asked = _located(root, ids, params.trial_locate_forget, params.trial_questions, params)
+            sets = _encoded(vanilla[1], asked, held, params)
+            validation.append(Case(f"{name}/{index}", *vanilla, forget, retain, sets, params, ids, shared))
+        for index, ids in enumerate(roles.forget):
+            forget, _ = _located(root, ids, params.trial_locate_forget, 0, params)
+            asked = unused_questions(root, ids, params.trial_questions, params.seed)
+            sets = _encoded(vanilla[1], asked, unused, params)
+            reported.append(Case(f"{name}/{index}", *vanilla, forget, retain, sets, params, ids, shared))
+    return validation, reported
+
+
+def _located(
+    root: str, ids: Sequence[str], n_located: int, n_each: int, params: BaseModel
+) -> tuple[list[Question], list[Question]]:
+    return training_questions(root, ids, n_located, n_each, params.seed, params.training_dir)
+
+
+def _encoded(processor, forget: list[Question], retain: list[Question], params: BaseModel) -> Asked:
+    sets = {"forget": forget, "retain": retain}
+    return prepare(processor, sets, params.eval_batch_size, params.device)

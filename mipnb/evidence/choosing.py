@@ -1,0 +1,98 @@
+"""Choosing a recipe on validation people, whom no reported figure is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from mipnb.evidence.cases import Case
+from mipnb.evidence.controls import random_rankings
+from mipnb.evidence.measures import branch_marks
+from mipnb.evidence.recipes import RUN, Located, Recipe, follow, located_scores, size_of, sizes_of
+from mipnb.evidence.trial import asked_of
+from mipnb.evidence.verdicts import measure_table
+
+
+def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
+    """The recipes tried: rankings, then, with the retain set taken into account, one change at a time.
+
+    Args:
+        branch: "text" or "vision", whose positions are all of one kind.
+        pictured: text branch: whether half of the neurons may come from questions with a picture, too.
+    """
+    rankings = [Recipe(ranking) for ranking in ("contrast", "forget", "ratio", "projected")]
+    people = [Recipe("contrast", aggregate) for aggregate in ("vote", "people_vote", "people_turns")]
+    people += [Recipe(ranking, "people_turns") for ranking in ("ratio", "projected")]
+    layers = [Recipe("contrast", weighted=True)]
+    if branch == "vision":
+        return [*rankings, *people, *layers]
+    places = [
+        Recipe(ranking, positions=where)
+        for ranking in ("contrast", "projected")
+        for where in ("prompt", "answer")
+    ]
+    pictures = [Recipe("contrast", picture_share=0.5)] if pictured else []
+    return [*rankings, *people, *layers, *places, *pictures]
+
+
+def try_recipes(
+    cases: Sequence[Case],
+    branch: str,
+    recipes: Sequence[Recipe],
+    n_draws: int = 5,
+    k: int | None = None,
+    mark: str = "probability",
+) -> pd.DataFrame:
+    """Silence what each recipe picks, as many neurons for all, and random neurons.
+
+    Args:
+        cases: from `cases.validation_cases`.
+        branch: "text" or "vision".
+        recipes: to try.
+        n_draws: random draws beside them.
+        k: neurons per layer; by default the run's.
+        mark: "probability", which moves before any answer is lost, or "recall".
+
+    Returns:
+        One row a recipe and one for "random": recipe, then value, low, high of necessity, spared and ratio (columns
+        "necessity", "necessity_low", "necessity_high", ...).
+    """
+    marks = pd.concat([_tried(case, branch, recipes, n_draws, k) for case in cases], ignore_index=True)
+    table = measure_table(marks, mark)
+    wide = {}
+    for row in table.itertuples():
+        values = {row.measure: row.value, f"{row.measure}_low": row.low, f"{row.measure}_high": row.high}
+        wide.setdefault(row.choice, {}).update(values)
+    return pd.DataFrame(wide).T.rename_axis("recipe").reset_index()
+
+
+def _tried(case: Case, branch: str, recipes: Sequence[Recipe], n_draws: int, k: int | None) -> pd.DataFrame:
+    pictured = any(recipe.picture_share for recipe in recipes)
+    positions = any(recipe.positions != RUN for recipe in recipes)
+    located: Located = located_scores(case, branch, pictured, positions)
+    k, asked, ffns = k or size_of(case, branch), asked_of(case, branch), case.ffns(branch)
+    tables = []
+    for recipe in recipes:
+        ranked = follow(recipe, located, k, recipe.name)
+        sizes = {k: sizes_of(case, branch, recipe, ranked, k)}
+        tables.append(branch_marks(case.model, asked, ffns, branch, [ranked], sizes, unit=case.unit))
+    drawn = random_rankings(ranked.values, n_draws, case.params.seed)
+    sizes = {k: sizes_of(case, branch, Recipe(), drawn[0], k)}
+    tables.append(branch_marks(case.model, asked, ffns, branch, drawn, sizes, unit=case.unit))
+    return pd.concat(tables, ignore_index=True)
+
+
+def choose(recipes: Sequence[Recipe], tried: pd.DataFrame) -> Recipe:
+    """The recipe with the largest ratio among those that surely take more from the forget than from the retain set.
+
+    Without that condition a recipe whose neurons do nothing could win by a quotient of two small numbers; if none meets
+    it, all are candidates.
+
+    Args:
+        recipes: that were tried; of equal ones the first is taken.
+        tried: from `try_recipes`.
+    """
+    table = tried.set_index("recipe")
+    sure = [recipe for recipe in recipes if table.spared_low[recipe.name] > 0]
+    return max(sure or recipes, key=lambda recipe: table.ratio[recipe.name])

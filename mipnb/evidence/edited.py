@@ -1,0 +1,114 @@
+"""Edits on trial: any edit beside others, and edits with k neurons per layer, for several k."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import pandas as pd
+from pydantic import BaseModel
+
+from mipnb import trials
+from mipnb.artefacts import under_root
+from mipnb.benchmarks import Question, has_split, load_people, load_training, names_of
+from mipnb.editing import edit
+from mipnb.edits import Edit
+from mipnb.evidence.cases import BRANCHES, Case
+from mipnb.evidence.controls import random_rankings
+from mipnb.evidence.measures import edit_marks
+from mipnb.evidence.ranked import Ranked, even_sizes
+from mipnb.evidence.recipes import RUN, Recipe, follow, located_scores, size_of
+from mipnb.evidence.verdicts import verdict_table
+from mipnb.models import fingerprint
+from mipnb.neighbours import neighbour_questions
+from mipnb.paths import NeuronPath
+
+
+def edit_trial(
+    case: Case, subject: Sequence[Edit], others: Mapping[str, Sequence[Edit]], mark: str = "recall"
+) -> pd.DataFrame:
+    """Put any edit through the trial: what it leaves of both sets, beside other edits of the same model.
+
+    Args:
+        case: model and questions.
+        subject: the edit, one a seed.
+        others: name of a control ("random") -> its edits, one a seed.
+        mark: "recall" or "probability".
+
+    Returns:
+        `verdicts.verdict_table`, measures `forgetting` and `retention`.
+    """
+    named = {"path": subject, **others}
+    edits = {(name, draw, 1): one for name, group in named.items() for draw, one in enumerate(group)}
+    marks = edit_marks(case.model, case.asked, edits, case.unit)
+    return verdict_table(marks, "path", tuple(others), mark=mark)
+
+
+def edit_rankings(case: Case, recipes: Mapping[str, Recipe], n_draws: int = 1) -> dict[str, list[Ranked]]:
+    """What `edits_at` edits: each branch's path by its recipe, then random draws.
+
+    Args:
+        case: model and questions.
+        recipes: branch -> recipe.
+        n_draws: random draws.
+    """
+    found = {}
+    for branch, recipe in recipes.items():
+        located = located_scores(case, branch, recipe.picture_share > 0, recipe.positions != RUN)
+        path = follow(recipe, located, size_of(case, branch))
+        found[branch] = [path, *random_rankings(path.values, n_draws, case.params.seed)]
+    return found
+
+
+def training_sets(
+    root: str, people: Collection[str], params: BaseModel
+) -> tuple[list[Question], list[Question], list[Question]]:
+    """What an edit trains on: the training questions of the people to forget, of all others, and of names near the former.
+
+    Args:
+        root: the benchmark.
+        people: IDs to forget.
+        params: of the run.
+    """
+    rows = load_training(under_root(params.training_dir or root))
+    forget, retain = ([q for q in rows if (q.person_id in people) == mine] for mine in (True, False))
+    if not params.neighbour_batch:
+        return forget, retain, []
+    names = names_of(load_people(root, "Full_Set"))
+    apart = [split for split in ("Retain_Set", "Holdout_Set") if has_split(root, split)]
+    taken = [name for split in apart for name in names_of(load_people(root, split)).values()]
+    known = [name for person, name in names.items() if person not in people]
+    own = {person: names[person] for person in people}
+    return forget, retain, neighbour_questions(forget, own, known, taken, params.seed)
+
+
+def edits_at(
+    case: Case,
+    rankings: Mapping[str, Sequence[Ranked]],
+    steps: Sequence[int],
+    training: tuple[Sequence[Question], Sequence[Question], Sequence[Question]],
+) -> pd.DataFrame:
+    """Edit both branches with k neurons per layer of every choice, for several k, and ask.
+
+    Args:
+        case: model and questions.
+        rankings: branch -> rankings; those of one choice and draw go together.
+        steps: the k.
+        training: forget, retain and neighbour questions to train on, see `trials.edit_batches`.
+
+    Returns:
+        See `measures.edit_marks`.
+    """
+    params = case.params.model_copy(update={"edit_steps": case.params.trial_edit_steps})
+    batches = trials.edit_batches(case.processor, params, *training)
+    config, states, edits = trials.edit_config(params), {}, {}
+    for pair in zip(*(rankings[branch] for branch in BRANCHES), strict=True):
+        for k in steps:
+            paths = [_cut(case, branch, one, k) for branch, one in zip(BRANCHES, pair, strict=True)]
+            key = (pair[0].choice, pair[0].draw, k)
+            edits[key], _ = edit(case.model, paths, *batches, config, params.seed, states=states)
+    return edit_marks(case.model, case.asked, edits, case.unit)
+
+
+def _cut(case: Case, branch: str, ranked: Ranked, k: int) -> NeuronPath:
+    sizes = even_sizes(k, *ranked.values.shape)
+    return ranked.path(branch, sizes, fingerprint(case.model), case.params.benchmark_dir)

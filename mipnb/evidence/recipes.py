@@ -1,0 +1,162 @@
+"""Ways of making a path: the run's own, and improvements that the trial chooses among.
+
+A recipe says how scores are set against the retain set's, how people's scores make one path, at which positions they
+are taken, how the language branch's budget is divided between questions with and without a picture, and whether layers
+get neurons by their causal effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mipnb.benchmarks import Question
+from mipnb.evidence.cases import Case
+from mipnb.evidence.measures import layer_effects
+from mipnb.evidence.positions import at_positions, locate_by_position
+from mipnb.evidence.ranked import Ranked, even_sizes, weighted_sizes
+from mipnb.locating import locate, of_modality
+from mipnb.ranking import adjusted, aggregated
+from mipnb.scores import Scores
+from mipnb.searches import top_neurons
+
+#: the positions of scores that were made as the run makes them
+RUN = "run"
+#: modality -> set -> positions -> scores
+Located = Mapping[str, Mapping[str, Mapping[str, Scores]]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a path is made of scores.
+
+    Attributes:
+        ranking, aggregate: see `mipnb.ranking`.
+        positions: RUN: scores as the run makes them; else one of `positions.POSITIONS`.
+        picture_share: language branch: share of the neurons, 0 to 1, that come from questions with a picture.
+        weighted: whether layers get neurons by their causal effect, measured on the located questions.
+    """
+
+    ranking: str = "contrast"
+    aggregate: str = "mean"
+    positions: str = RUN
+    picture_share: float = 0.0
+    weighted: bool = False
+
+    @property
+    def name(self) -> str:
+        """A short name for tables."""
+        parts = [self.ranking, self.aggregate, self.positions]
+        parts += [f"pictures {self.picture_share:g}"] * (self.picture_share > 0)
+        return ", ".join(parts + ["by effect"] * self.weighted)
+
+
+def located_scores(case: Case, branch: str, pictured: bool = False, positions: bool = True) -> Located:
+    """All scores that recipes need, of both sets.
+
+    Args:
+        case: model and questions.
+        branch: "text" or "vision".
+        pictured: for the text branch, whether to locate on questions with a picture, too.
+        positions: whether to locate by position beside the run's own way.
+    """
+    modalities = ["image_text"] if branch == "vision" else ["text"] + ["image_text"] * pictured
+    ways = (RUN, "all") if positions else (RUN,)
+
+    def scores(questions: Sequence[Question], modality: str) -> dict[str, Scores]:
+        return scores_of(case, questions, branch, modality, ways)
+
+    return {
+        modality: {
+            "forget": scores(case.forget, modality),
+            "retain": case.remembered((branch, modality, ways), lambda m=modality: scores(case.retain, m)),
+        }
+        for modality in modalities
+    }
+
+
+def scores_of(
+    case: Case, questions: Sequence[Question], branch: str, modality: str, ways: Collection[str]
+) -> dict[str, Scores]:
+    """Positions -> scores of the questions of one modality.
+
+    Args:
+        case: model and parameters.
+        questions: any.
+        branch: "text" or "vision".
+        modality: "text" or "image_text".
+        ways: RUN for the run's own (with the trial's search); any other for all that are taken by position.
+    """
+    params, kind, found = case.params, kind_of(case, branch), {}
+    at = (case.model, case.processor, of_modality(questions, modality), branch)
+    if RUN in ways:
+        options = {name: getattr(params, name) for name in ("score", "rule", "n_steps")}
+        options |= {
+            "search": params.trial_search,
+            "kind": kind,
+            "top_k": top_k_of(case, branch),
+            "completeness": False,
+        }
+        found[RUN] = locate(*at, params.batch_size, params.device, **options)
+    if set(ways) - {RUN}:
+        found |= locate_by_position(*at, kind, params.n_steps, params.rule, params.batch_size, params.device)
+    return found
+
+
+def top_k_of(case: Case, branch: str) -> int:
+    """Neurons per layer of the run's path."""
+    return case.params.text_top_k if branch == "text" else case.params.vision_top_k
+
+
+def size_of(case: Case, branch: str) -> int:
+    """Neurons per layer at which choices are held beside each other; also what samples and people vote for."""
+    return case.params.trial_text_top_k if branch == "text" else case.params.trial_vision_top_k
+
+
+def kind_of(case: Case, branch: str) -> str:
+    """ "igi" or "ifi", as the run locates a branch."""
+    return "igi" if branch == "text" else case.params.vision_kind
+
+
+def follow(recipe: Recipe, located: Located, top_k: int, choice: str = "path") -> Ranked:
+    """The ranking that a recipe makes of scores.
+
+    Args:
+        recipe: what to do.
+        located: from `located_scores`.
+        top_k: neurons that a sample or person votes for.
+        choice: name of the ranking.
+    """
+    parts = {modality: _ranked(recipe, sets, top_k) for modality, sets in located.items()}
+    if not recipe.picture_share or len(parts) == 1:
+        return Ranked(choice, next(iter(parts.values())))
+    shares = {"text": 1 - recipe.picture_share, "image_text": recipe.picture_share}
+    turns = [_places(parts[modality]) / max(share, 1e-9) for modality, share in shares.items()]
+    return Ranked(choice, -torch.minimum(*turns))
+
+
+def _ranked(recipe: Recipe, sets: Mapping[str, Mapping[str, Scores]], top_k: int) -> Tensor:
+    forget, retain = (at_positions(sets[group][recipe.positions]) for group in ("forget", "retain"))
+    return aggregated(adjusted(forget, retain, recipe.ranking), forget.names, recipe.aggregate, top_k)
+
+
+def _places(values: Tensor) -> Tensor:
+    """1 for the highest value of each layer, 2 for the next, ...: float64 (layers, n_neurons)."""
+    order = top_neurons(values, values.shape[-1])
+    places = torch.arange(1, values.shape[-1] + 1, dtype=torch.float64).expand(values.shape)
+    return torch.zeros(values.shape, dtype=torch.float64).scatter(-1, order, places)
+
+
+def sizes_of(case: Case, branch: str, recipe: Recipe, ranked: Ranked, k: int) -> tuple[int, ...]:
+    """Neurons per layer: k, or by causal effect so many in all as k a layer."""
+    layers, n_neurons = ranked.values.shape
+    if not recipe.weighted:
+        return even_sizes(k, layers, n_neurons)
+    modality = "text" if branch == "text" else "image_text"
+    effects = layer_effects(
+        case.model, case.encoded.only(modality=modality), case.ffns(branch), ranked, min(k, n_neurons)
+    )
+    return weighted_sizes(effects, k, n_neurons)

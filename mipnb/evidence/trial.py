@@ -1,0 +1,141 @@
+"""The trial itself: a path and its controls through all measures, case by case; edits at several k; any path or edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from mipnb.evidence.asked import Asked
+from mipnb.evidence.cases import Case
+from mipnb.evidence.controls import (
+    largest_activation,
+    lowest,
+    manu,
+    permuted_answers,
+    permuted_sets,
+    random_rankings,
+)
+from mipnb.evidence.measures import branch_marks
+from mipnb.evidence.ranked import Ranked, even_sizes, given
+from mipnb.evidence.recipes import (
+    Located,
+    Recipe,
+    follow,
+    located_scores,
+    scores_of,
+    size_of,
+    sizes_of,
+)
+from mipnb.evidence.verdicts import verdict_table
+from mipnb.paths import NeuronPath
+
+#: choices of one draw that a path is held against, beside "random"
+CONTROLS = ("lowest", "activation", "manu", "first_token", "permuted_answers", "permuted_sets")
+
+
+def all_rankings(case: Case, branch: str, recipe: Recipe, located: Located | None = None) -> list[Ranked]:
+    """The path by a recipe and its controls: CONTROLS, then the random draws.
+
+    Args:
+        case: model and questions.
+        branch: "text" or "vision".
+        recipe: of the path; first_token and both permutations follow it, too.
+        located: scores, if they are there already.
+    """
+    top_k, pictured = size_of(case, branch), recipe.picture_share > 0
+    located = located_scores(case, branch, pictured) if located is None else located
+    path = follow(recipe, located, top_k)
+    return [path, *controls(case, branch, path), *_of_scores(case, branch, recipe, located)]
+
+
+def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:
+    """The controls that need no scores but the path's own ranking: lowest, activation, manu, random draws."""
+    forget, retain = (case.sums(branch, group) for group in ("forget", "retain"))
+    drawn = random_rankings(path.values, case.params.trial_draws, case.params.seed)
+    return [lowest(path), largest_activation(list(forget.values())), manu(forget, retain), *drawn]
+
+
+def _of_scores(case: Case, branch: str, recipe: Recipe, located: Located) -> list[Ranked]:
+    """The controls that are made of scores: the first position's alone, and with either kind of label permuted."""
+    top_k, seed = size_of(case, branch), case.params.seed
+    first = Recipe(recipe.ranking, recipe.aggregate, "first", recipe.picture_share)
+    dealt = {
+        modality: dict(
+            zip(sets, ({recipe.positions: part} for part in _dealt(sets, recipe, seed)), strict=True)
+        )
+        for modality, sets in located.items()
+    }
+    strange = permuted_answers(case.forget, seed)
+    wrong = {
+        modality: {**sets, "forget": scores_of(case, strange, branch, modality, {recipe.positions})}
+        for modality, sets in located.items()
+    }
+    return [
+        follow(first, located, top_k, "first_token"),
+        follow(recipe, wrong, top_k, "permuted_answers"),
+        follow(recipe, dealt, top_k, "permuted_sets"),
+    ]
+
+
+def _dealt(sets: Mapping, recipe: Recipe, seed: int) -> tuple:
+    return permuted_sets(sets["forget"][recipe.positions], sets["retain"][recipe.positions], seed)
+
+
+def case_marks(
+    case: Case, branch: str, recipe: Recipe, steps: Sequence[int] = (), n_curve_draws: int = 3
+) -> pd.DataFrame:
+    """One case's marks: every choice at the path's size, and the main ones over many k.
+
+    Args:
+        case: model and questions.
+        branch: "text" or "vision".
+        recipe: of the path.
+        steps: the k of the curves; none: no curves.
+        n_curve_draws: random draws among the curves.
+
+    Returns:
+        See `measures.branch_marks`.
+    """
+    ranked, k = all_rankings(case, branch, recipe), size_of(case, branch)
+    sizes = {k: sizes_of(case, branch, recipe, ranked[0], k)}
+    means, asked = case.means(branch), asked_of(case, branch)
+    at = (case.model, asked, case.ffns(branch), branch)
+    tables = [branch_marks(*at, ranked, sizes, means, case.unit)]
+    if steps:
+        main = [one for one in ranked if one.draw < n_curve_draws]
+        others = {step: even_sizes(step, *main[0].values.shape) for step in steps if step != k}
+        tables.append(branch_marks(*at, main, others, means, case.unit).query("choice != 'nothing'"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def asked_of(case: Case, branch: str) -> Asked:
+    """The questions that a branch is judged by."""
+    return case.asked.only(modality=case.modalities(branch)[0])
+
+
+def path_trial(case: Case, path: NeuronPath, mark: str = "recall") -> pd.DataFrame:
+    """Put any path through the trial: one made elsewhere, from a file, or by hand.
+
+    It is held against the controls that need no scores: random draws, largest activation and MANU, with its own number of
+    neurons in every layer.
+
+    Args:
+        case: model and questions.
+        path: of the case's model.
+        mark: "recall" or "probability".
+
+    Returns:
+        `verdicts.verdict_table`: a row a control and measure, with margin, interval and verdict.
+
+    Raises:
+        ValueError: a path of another model.
+    """
+    path.check(case.model)
+    subject = given(path)
+    others = [one for one in controls(case, path.branch, subject) if one.choice != "lowest"]
+    marks = branch_marks(
+        case.model, asked_of(case, path.branch), case.ffns(path.branch), path.branch, [subject, *others],
+        {max(path.sizes): path.sizes}, case.means(path.branch), case.unit,
+    )  # fmt: skip
+    return verdict_table(marks, "path", ("random", "activation", "manu"), mark=mark)

@@ -1,0 +1,124 @@
+"""From scores of single samples to one value a neuron: set against what the retain set uses, then put together.
+
+Rankings adjust a sample's scores f, with r the retain mean, and N_f, N_r the L1 norms of the forget and the retain mean,
+layer by layer, so that both are shares of their layer and of one scale:
+
+- "forget": f;
+- "contrast": f / N_f - r / N_r;
+- "ratio": (f / N_f) / (|r| / N_r + 1 / n_neurons), the average share keeping neurons that the retain set does not use
+  from an infinite ratio;
+- "projected": f / N_f less its part in the span of the retain samples' main directions (each sample's scores of a layer
+  are the answer's gradients in the gates, averaged on the way from 0 to 1): moving along what is left changes no retain
+  answer, to first order.
+
+Aggregates make one value of many samples' or people's: "mean"; "vote", how many samples have the neuron among their own
+best; "people_vote", the same of people, each by the mean of its samples; "people_turns", people's own paths side by side:
+everybody's best neuron first, then everybody's second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mipnb.scores import Scores
+from mipnb.searches import top_neurons
+
+RANKINGS = ("forget", "contrast", "ratio", "projected")
+AGGREGATES = ("mean", "union", "vote", "people_vote", "people_turns")
+#: retain directions that "projected" takes out: as many as hold this share of the retain scores' squares
+DIRECTIONS_HOLD = 0.9
+
+
+def adjusted(forget: Scores, retain: Scores | None, ranking: str) -> Tensor:
+    """Forget scores (samples, layers, n_neurons), adjusted by the retain scores as the ranking says.
+
+    Raises:
+        ValueError: retain scores missing, or of another model, branch or way of scoring.
+    """
+    if ranking == "forget":
+        return forget.values
+    _check(forget, retain, ranking)
+    share = forget.values / _norm(forget.values)
+    if ranking == "projected":
+        return torch.stack([_projected(share[:, i], retain.values[:, i]) for i in range(share.shape[1])], 1)
+    used = retain.values.mean(0) / _norm(retain.values)
+    if ranking == "contrast":
+        return share - used
+    return share / (used.abs() + 1 / forget.n_neurons)
+
+
+def aggregated(values: Tensor, names: Sequence[str], aggregate: str, top_k: int) -> Tensor:
+    """One value a neuron from adjusted scores, the higher the earlier it is taken: (layers, n_neurons).
+
+    Args:
+        values: (samples, layers, n_neurons).
+        names: of the samples, "<person>/<question>" (`locating.question_names`).
+        aggregate: one of AGGREGATES but "union", which is no ranking.
+        top_k: neurons that a sample or a person votes for.
+    """
+    mean = values.mean(0)
+    if aggregate == "mean":
+        return mean
+    if aggregate == "vote":
+        return _votes(values, top_k).double() - _places(mean) / mean.shape[-1]
+    people = _by_person(values, names)
+    if aggregate == "people_vote":
+        return _votes(people, top_k).double() - _places(mean) / mean.shape[-1]
+    return -(_places(people).min(0).values + _places(mean) / mean.shape[-1])
+
+
+def _votes(values: Tensor, top_k: int) -> Tensor:
+    """How many samples have a neuron among their top_k: (layers, n_neurons)."""
+    return torch.zeros_like(values).scatter_(-1, top_neurons(values, top_k), 1.0).sum(0)
+
+
+def _places(values: Tensor) -> Tensor:
+    """The place of each neuron in its layer, 0 for the highest value, ties by the lower index: float64, same shape."""
+    order = top_neurons(values, values.shape[-1])
+    places = torch.arange(values.shape[-1], dtype=torch.float64).expand(values.shape)
+    return torch.zeros(values.shape, dtype=torch.float64).scatter(-1, order, places)
+
+
+def _by_person(values: Tensor, names: Sequence[str]) -> Tensor:
+    """Means over each person's samples: (people, layers, n_neurons), in order of name."""
+    people = [name.rpartition("/")[0] for name in names]
+    rows = {
+        person: [i for i, other in enumerate(people) if other == person] for person in sorted(set(people))
+    }
+    return torch.stack([values[indices].mean(0) for indices in rows.values()])
+
+
+def _projected(share: Tensor, retain: Tensor) -> Tensor:
+    """Samples (samples, n_neurons) less their part along the main directions of the retain samples of the layer."""
+    _, sizes, directions = torch.linalg.svd(retain.double(), full_matrices=False)
+    squares = sizes.square()
+    if squares.sum() == 0:
+        return share
+    held = squares.cumsum(0) / squares.sum()
+    main = directions[: int((held < DIRECTIONS_HOLD).sum()) + 1]  # (directions, n_neurons)
+    return (share.double() - share.double() @ main.T @ main).float()
+
+
+def _norm(values: Tensor) -> Tensor:
+    """L1 norm of the mean over samples, per layer: (layers, 1); 1 for a layer without any score."""
+    norm = values.mean(0).abs().sum(-1, keepdim=True)
+    return torch.where(norm > 0, norm, torch.ones_like(norm))
+
+
+def _check(forget: Scores, retain: Scores | None, ranking: str) -> None:
+    if retain is None:
+        raise ValueError(
+            f"ranking {ranking!r} compares with the retain set: give retain_scores, or rank by 'forget'"
+        )
+    for name in ("branch", "fingerprint"):
+        if getattr(forget, name) != getattr(retain, name):
+            raise ValueError(
+                f"forget and retain scores differ in {name}: {getattr(forget, name)}, {getattr(retain, name)}"
+            )
+    if forget.parameters != retain.parameters:
+        raise ValueError(
+            f"forget and retain scores were made differently: {forget.parameters}, {retain.parameters}"
+        )

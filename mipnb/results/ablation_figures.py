@@ -1,0 +1,113 @@
+"""The figure of notebook 09 and the sentences that read its table."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mipnb.evaluation import compare
+from mipnb.plotting import MAIN_METRIC, PAGE, TASK_NAMES
+from mipnb.results.ablation import ROWS, TITLES, main_rows
+from mipnb.results.setting import MAIN_TASKS
+
+FORGET, RETAIN = "#D55E00", "#0072B2"
+
+
+def ablation_figure(rows: pd.DataFrame) -> Figure:
+    """A panel a task, a line a row of the ablation: what is left on the forget set, and what on the retain set.
+
+    Args:
+        rows: from `ablation.main_rows`, splits forget and retain.
+    """
+    tasks = [task for task in MAIN_TASKS if task in set(rows.task)]
+    fig, axes = plt.subplots(1, len(tasks), figsize=(PAGE, 2.9), sharey=True, squeeze=False)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        dumbbells(rows[rows.task == task], ax)
+        ax.set_title(TASK_NAMES.get(task, task))
+        ax.set_xlabel("accuracy" if MAIN_METRIC[task] == "accuracy" else "ROUGE-L")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
+    return fig
+
+
+def dumbbells(rows: pd.DataFrame, ax: Axes) -> Axes:
+    """One line a method: forget and retain values with their 95 % intervals, joined."""
+    methods = [name for name in ["vanilla", *TITLES] if name in set(rows.method)]
+    cells = rows.set_index(["method", "split"])
+    for place, method in enumerate(methods):
+        ends = [cells.value[method, split] for split in ("forget", "retain")]
+        ax.plot(ends, [place, place], color="#BBBBBB", linewidth=1, zorder=1)
+    for split, colour in (("forget", FORGET), ("retain", RETAIN)):
+        part = cells.xs(split, level="split").loc[methods]
+        errors = [(part.value - part.low).clip(lower=0), (part.high - part.value).clip(lower=0)]
+        ax.errorbar(
+            part.value, range(len(methods)), xerr=errors, fmt="o", markersize=3.5, color=colour, elinewidth=0.7,
+            label=split,
+        )  # fmt: skip
+    ax.set_yticks(range(len(methods)), [TITLES.get(name, name) for name in methods])
+    ax.set(xlim=(-0.03, 1.05), ylim=(len(methods) - 0.5, -0.5))
+    return ax
+
+
+def means_by_row(results: pd.DataFrame) -> pd.DataFrame:
+    """Forgetting rate and retention of every row, means over the four tasks; train views, and unseen ones beside them.
+
+    Returns:
+        A row a method: forgetting, forgetting_unseen, retention, retention_unseen.
+    """
+    table = compare(results)
+    table = table[(table.task.map(MAIN_METRIC) == table.metric) & (table.method != "vanilla")]
+    names = {"forgetting_rate": ("forget", "test_forget"), "retention": ("retain", "test_retain")}
+    found = {}
+    for column, splits in names.items():
+        for split, suffix in zip(splits, ("", "_unseen"), strict=True):
+            part = table[table.split == split].groupby("method", sort=False)[column].mean()
+            found[column.removesuffix("_rate") + suffix] = part
+    order = [row.method for row in ROWS if row.method in set(table.method)]
+    return pd.DataFrame(found).loc[order]
+
+
+def ablation_sentences(results: pd.DataFrame, least: float = 0.01) -> str:
+    """Markdown: each row beside ours, in forgetting and in retention; differences below `least` do not count."""
+    means = means_by_row(results)
+    ours = means.loc["edited"]
+    lines = [f"- **ours**: forgetting rate {ours.forgetting:.2f}, retention {ours.retention:.2f}."]
+    for method, row in means.drop("edited").iterrows():
+        told = " and ".join(
+            _beside(row[name] - ours[name], name, least) for name in ("forgetting", "retention")
+        )
+        lines.append(
+            f"- **{TITLES[method]}**: forgetting rate {row.forgetting:.2f}, retention {row.retention:.2f}; {told} ours."
+        )
+    return "\n".join(lines)
+
+
+def _beside(difference: float, name: str, least: float) -> str:
+    verb = {"forgetting": "forgets", "retention": "keeps"}[name]
+    if abs(difference) <= least:
+        return f"{verb} as much as"
+    return f"{verb} {'more' if difference > 0 else 'less'} than"
+
+
+def winners(results: pd.DataFrame, least: float = 0.01) -> str:
+    """Markdown: the rows that forget as much as ours and keep as much, or better: where a part of the method does nothing."""
+    means = means_by_row(results)
+    ours = means.loc["edited"]
+    as_good = [
+        TITLES[name] for name, row in means.drop("edited").iterrows()
+        if row.forgetting >= ours.forgetting - least and row.retention >= ours.retention - least
+    ]  # fmt: skip
+    if not as_good:
+        return "No row forgets as much as ours and keeps as much."
+    return f"As good as ours or better, within {least:.0%}: **{', '.join(as_good)}**."
+
+
+def caption(results: pd.DataFrame) -> str:
+    """The figure's caption: model, benchmark, ratio, seeds."""
+    rows = main_rows(results)
+    first, seeds = rows.iloc[0], rows.n_seeds.max()
+    return (
+        f"Ablation (the paper's Table 2) on {first.benchmark}, model {first.model}, {first.forget_ratio} % forgotten: means "
+        f"of up to {seeds} seeds, 95 % intervals between people. Not Qwen2.5-VL-3B."
+    )

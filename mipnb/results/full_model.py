@@ -1,0 +1,108 @@
+"""RMisU of the whole model, with no path: the same three losses, every weight trained (the row `RMisU` of Table 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mipnb.baselines.settings import Settings
+from mipnb.baselines.terms import Term
+from mipnb.baselines.training import train
+from mipnb.batches import Batch
+from mipnb.edits import Edit
+from mipnb.models import text_layers
+from mipnb.rmisu import EditConfig
+from mipnb.steering import hidden_state, hidden_state_and_logprob, steering_target, token_mask
+
+
+def edit_full_model(
+    model: nn.Module,
+    forget_batches: Sequence[Batch],
+    retain_batches: Sequence[Batch],
+    config: EditConfig,
+    seed: int,
+    learning_rate: float,
+) -> tuple[Edit, pd.DataFrame]:
+    """Train every weight by the weighted sum of L_f, L_r and L_CE (Eq. 11-16); the model is vanilla before and after.
+
+    Batches, steps, targets and weights of the losses are those of `editing.edit`. Two things differ: the learning rate is
+    constant, and it is one that a whole model bears.
+
+    Args:
+        model: the vanilla model, no parameter taking a gradient.
+        forget_batches, retain_batches: as for `editing.edit`.
+        config: of RMisU; its own learning rate is not used.
+        seed: order of batches and directions of steering.
+        learning_rate: of AdamW.
+
+    Returns:
+        The edit, and one row a step: step, loss_forget, loss_retain (both weighted), loss.
+    """
+    layer = text_layers(model)[config.layer_index]
+    forget = Term(_forget_loss(layer, config), _targets(layer, config, seed)), forget_batches
+    retain = (
+        Term(_retain_loss(layer, config, _pools_an_answered(retain_batches)), _states(layer)),
+        retain_batches,
+    )
+    settings = Settings(
+        n_steps=config.n_steps, learning_rate=learning_rate, retain_weight=1.0, clip_norm=config.clip_norm
+    )
+    return train(model, forget, retain, settings, seed, metadata={"method": "rmisu, all weights"})
+
+
+def _pools_an_answered(batches: Sequence[Batch]) -> float:
+    """Pools of batches (`pools.pools`) for each that has answers: what makes L_CE a mean over those that have."""
+    answered = {"pixel_values" in batch for batch in batches if "labels" in batch}
+    near = any("labels" not in batch for batch in batches)
+    return (len(answered) + near) / max(1, len(answered))
+
+
+def _states(layer: nn.Module):
+    return lambda model, batch, settings: hidden_state(model, batch, layer).float()
+
+
+def _targets(layer: nn.Module, config: EditConfig, seed: int):
+    """What the forget states are compared with: (samples, 2, tokens, hidden), the vanilla state and v_f (Eq. 12-13)."""
+    drawn = count()
+
+    def reference(model: nn.Module, batch: Batch, settings: Settings) -> Tensor:
+        frozen = hidden_state(model, batch, layer).float()
+        shared = config.direction == "shared"
+        key = [seed] if shared else [seed, next(drawn)]
+        return torch.stack([frozen, steering_target(frozen, config.steering_scale, key, shared)], 1)
+
+    return reference
+
+
+def _forget_loss(layer: nn.Module, config: EditConfig):
+    def loss(model: nn.Module, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
+        frozen, target = reference.unbind(1)
+        mask = token_mask(batch, config.forget_tokens)
+        found = _distances(hidden_state(model, batch, layer), target, frozen, mask, config.distance)
+        return config.forget_weight * found
+
+    return loss
+
+
+def _retain_loss(layer: nn.Module, config: EditConfig, share: float):
+    def loss(model: nn.Module, batch: Batch, frozen: Tensor, settings: Settings) -> Tensor:
+        if "labels" in batch:
+            state, logprob = hidden_state_and_logprob(model, batch, layer)
+        else:
+            state, logprob = hidden_state(model, batch, layer), None
+        mask = token_mask(batch, "all")
+        held = config.retain_weight * _distances(state, frozen, frozen, mask, config.distance)
+        return held if logprob is None else held - config.ce_weight * share * logprob
+
+    return loss
+
+
+def _distances(state: Tensor, target: Tensor, frozen: Tensor, mask: Tensor, kind: str) -> Tensor:
+    """`steering.distance` divided among the samples, so that their mean is the mean over all masked tokens: (samples,)."""
+    squared = (state.float() - target).square().sum(-1)  # (samples, tokens)
+    unit = frozen.square().sum(-1).clamp_min(1e-12) if kind == "relative" else frozen.shape[-1]
+    return (squared / unit * mask).sum(-1) * len(mask) / mask.sum()

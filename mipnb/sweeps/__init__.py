@@ -1,0 +1,1 @@
+"""`mipnb sweep`: many runs from one file, on this machine or on a Slurm cluster."""

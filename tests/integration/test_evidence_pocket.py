@@ -1,0 +1,167 @@
+"""The trial from people to verdicts, with few questions about few people of the pocket benchmark."""
+
+import pandas as pd
+import pytest
+
+from mipnb.artefacts import project_root
+from mipnb.benchmarks import load_people, load_training
+from mipnb.editing import prune
+from mipnb.evidence.asked import answer_marks, prepare
+from mipnb.evidence.cases import trial_cases
+from mipnb.evidence.choosing import choose, try_recipes
+from mipnb.evidence.edited import edit_rankings, edit_trial, edits_at, training_sets
+from mipnb.evidence.people import draw_roles, training_questions, unused_questions
+from mipnb.evidence.recipes import Recipe, located_scores, sizes_of
+from mipnb.evidence.trial import CONTROLS, all_rankings, case_marks, path_trial
+from mipnb.evidence.verdicts import verdict_table
+from mipnb.generation import generate
+from mipnb.models import fingerprint, load_model, load_processor
+from mipnb.param_files import read_parameters
+from mipnb.paths import NeuronPath
+
+ROOT = str(project_root() / "data" / "pocket")
+IDS = [f"{number:03d}" for number in range(1, 201)]
+
+
+@pytest.fixture(scope="module")
+def params():
+    few = {"trial_locate_forget": 6, "trial_locate_retain": 6, "trial_questions": 1, "trial_draws": 3, "trial_kept": 2,
+           "edit_steps": 2, "neighbour_batch": 0}  # fmt: skip
+    return read_parameters([project_root() / "params" / "quick.yaml"], few)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    folder = f"{ROOT}/vanilla"
+    return {"vanilla": (load_model(folder), load_processor(folder))}
+
+
+@pytest.fixture(scope="module")
+def roles():
+    return draw_roles(IDS, 1, n_sets=1, n_people=2, n_kept=2, n_validation=1)
+
+
+@pytest.fixture(scope="module")
+def case(loaded, roles, params):
+    return trial_cases(loaded, ROOT, roles, params)[1][0]
+
+
+def test_nobody_has_two_roles():
+    roles = draw_roles(IDS, 1)
+    groups = [*roles.forget, *roles.validation, roles.kept, roles.validation_kept, roles.located]
+    assert [len(group) for group in groups] == [10] * 7 + [20, 20, 90]
+    assert sorted(person for group in groups for person in group) == IDS
+    assert draw_roles(IDS, 2).forget != roles.forget
+    with pytest.raises(ValueError, match="nobody is left"):
+        draw_roles(IDS, 1, n_sets=15)
+
+
+def test_what_is_asked_shares_no_phrasing_and_no_picture_with_what_is_located_on():
+    located, asked = training_questions(ROOT, ("003", "007"), 40, 2, 1)
+    assert sorted(q.modality for q in located) == ["image_text"] * 14 + ["text"] * 40
+    assert sorted(q.modality for q in asked) == ["image_text"] * 4 + ["text"] * 4
+    assert not {q.image for q in asked if q.image} & {q.image for q in located if q.image}
+    names = {p.person_id: p.biography["Name"] for p in load_people(ROOT, "Full_Set")}
+    phrasings = [
+        {q.prompt.split("\n")[0].replace(names[q.person_id], "X") for q in part} for part in (located, asked)
+    ]
+    assert not phrasings[0] & phrasings[1]
+    trained = {(q.prompt, q.image) for q in load_training(ROOT, ids=["003"])}
+    unused = unused_questions(ROOT, ["003"], 2, 1)
+    assert sorted(q.modality for q in unused) == ["image_text"] * 2 + ["text"] * 2
+    assert not [q for q in unused if (q.prompt, q.image) in trained]
+    with pytest.raises(ValueError, match="lacks"):
+        unused_questions(ROOT, ["999"], 1, 1)
+
+
+def test_recall_in_one_pass_is_what_the_model_says(loaded):
+    model, processor = loaded["vanilla"]
+    holdout = unused_questions(ROOT, ["003", "007"], 2, 1)
+    strange = [q.__class__(**(q.__dict__ | {"answer": "Ada keeps a gecko."})) for q in holdout[:2]]
+    questions = {"forget": holdout, "retain": strange}
+    marks = answer_marks(model, prepare(processor, questions))
+    for group, asked in questions.items():
+        said = [text == q.answer for text, q in zip(generate(model, processor, asked), asked, strict=True)]
+        found = marks[marks["set"] == group]
+        assert (found.recall * found.n).sum() == sum(said)
+
+
+def test_a_case_goes_from_locating_to_verdicts(case):
+    for branch in ("text", "vision"):
+        marks = case_marks(case, branch, Recipe(), steps=(2, 8), n_curve_draws=1)
+        assert set(marks.choice) == {"nothing", "path", "random", *CONTROLS}
+        at_size = marks[marks.k == 8].drop_duplicates(["choice", "draw", "measure"])
+        assert at_size.groupby("choice").size()["random"] == 3 * 2
+        assert set(marks.modality) == {"text" if branch == "text" else "image_text"}
+        table = verdict_table(marks, controls=("random", "activation"))
+        assert set(table.verdict) <= {"better", "not better", "worse"}
+        assert {"necessity", "sufficiency", "area_removed", "area_kept"} <= set(table.measure)
+
+
+def test_choices_have_equal_numbers_and_differ(case):
+    ranked = all_rankings(case, "text", Recipe())
+    cuts = {one.choice: one.top((8, 8, 8, 8)) for one in ranked}
+    assert {tuple(map(len, cut)) for cut in cuts.values()} == {(8, 8, 8, 8)}
+    assert len(set(cuts.values())) == len(cuts)
+
+
+def test_recipes_lead_to_different_paths(case):
+    located = located_scores(case, "text", pictured=True)
+    recipes = [Recipe(), Recipe("projected"), Recipe("ratio", "people_turns"), Recipe(positions="prompt"),
+               Recipe(picture_share=0.5)]  # fmt: skip
+    from mipnb.evidence.recipes import follow
+
+    cuts = {recipe.name: follow(recipe, located, 8).top((8, 8, 8, 8)) for recipe in recipes}
+    assert len(set(cuts.values())) == len(recipes)
+    pictures = follow(Recipe(picture_share=1.0), located, 8).top((8, 8, 8, 8))
+    only = {"image_text": located["image_text"]}
+    assert pictures == follow(Recipe(), only, 8).top((8, 8, 8, 8))
+    sizes = sizes_of(case, "text", Recipe(weighted=True), follow(Recipe(), located, 8), 8)
+    assert sum(sizes) == 32
+
+
+def test_any_path_and_any_edit_can_be_tried(case):
+    path = NeuronPath("text", ((0, 1), (2,), (), (5, 6, 7)), 512, fingerprint(case.model))
+    table = path_trial(case, path)
+    assert set(table.control) == {"random", "activation", "manu"}
+    assert {"necessity", "spared", "ratio", "sufficiency"} == set(table.measure)
+    foreign = NeuronPath("text", path.layers, 512, "0" * 16)
+    with pytest.raises(ValueError, match="0000000000000000"):
+        path_trial(case, foreign)
+    whole = NeuronPath("text", (tuple(range(512)),) * 4, 512, fingerprint(case.model))
+    table = edit_trial(case, [prune(case.model, [whole])], {"random": [prune(case.model, [path])] * 2})
+    assert table.set_index("measure").value["forgetting"] == 1
+    assert table.set_index("measure").verdict["retention"] == "worse"
+
+
+def test_edits_at_several_k(case):
+    recipes = {"text": Recipe(), "vision": Recipe("ratio", positions="all")}
+    rankings = edit_rankings(case, recipes)
+    forget, retain, near = training_sets(ROOT, case.people, case.params)
+    assert {q.person_id for q in forget} == set(case.people)
+    assert len({q.person_id for q in retain}) == 198
+    assert near == []
+    marks = edits_at(case, rankings, (1, 2), (forget, retain[:20], near))
+    edited = marks[marks.measure == "edit"]
+    assert set(zip(edited.choice, edited.k, strict=True)) == {
+        (c, k) for c in ("path", "random") for k in (1, 2)
+    }
+
+
+def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
+    cases, reported = trial_cases(loaded, ROOT, roles, params)
+    assert cases[0].shared is reported[0].shared
+    assert cases[0].retain == reported[0].retain
+    assert set(cases[0].people) == set(roles.validation[0])
+    assert not {q.person_id for q in cases[0].forget} & {person for ids in roles.forget for person in ids}
+    tried = try_recipes(cases, "vision", [Recipe(), Recipe("ratio")], n_draws=2)
+    assert tried.recipe.tolist() == ["contrast, mean, run", "ratio, mean, run", "random"]
+    assert choose([Recipe(), Recipe("ratio")], tried).name in set(tried.recipe)
+
+
+def test_a_recipe_that_does_nothing_is_not_chosen():
+    rows = [("contrast, mean, run", 0.1, 2.0), ("ratio, mean, run", -0.01, 9.0), ("random", 0.0, 1.0)]
+    tried = pd.DataFrame(rows, columns=["recipe", "spared_low", "ratio"])
+    recipes = [Recipe(), Recipe("ratio")]
+    assert choose(recipes, tried) == Recipe()
+    assert choose(recipes, tried.assign(spared_low=0.0)) == Recipe("ratio")
