@@ -132,8 +132,8 @@ def varied_results(
 
     def make() -> dict[str, pd.DataFrame]:
         paths = varied_paths(setting, one, located, folder)
-        batches = trials.edit_batches(setting.processor, params, *setting.training)
-        return {"results": setting.edited("edited", params.seed, paths, trials.edit_config(params), batches)}
+        at = (params.seed, paths, trials.edit_config(params), setting.batches(params))
+        return {"results": setting.edited("edited", *at)}
 
     key = {"varied": params.model_dump(exclude={"run_dir", "curve_questions"})}
     key |= {"located": [[path.branch, path.layers] for path in located]}

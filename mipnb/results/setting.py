@@ -44,6 +44,7 @@ class Setting:
         asked: split -> questions.
         labels: run, model, benchmark and forget_ratio, for tables of results.
         states: decoder layer -> vanilla states of training batches, computed once.
+        made: training batches by how many there are of either set. They live as long as their states, which know them by `id`.
     """
 
     params: BaseModel
@@ -53,6 +54,7 @@ class Setting:
     asked: Mapping[str, Sequence[Question]]
     labels: Mapping[str, Any]
     states: dict[int, dict] = field(default_factory=dict)
+    made: dict[tuple[int, int], Batches] = field(default_factory=dict)
 
     @cached_property
     def shared_key(self) -> dict[str, Any]:
@@ -72,6 +74,19 @@ class Setting:
         p = self.params
         forget, retain = trials.edit_questions(p.benchmark_dir, p.forget_ratio, p.training_dir)
         return forget, retain, benchmark_neighbours(p.benchmark_dir, p.forget_ratio, forget, p.seed)
+
+    def batches(self, params: BaseModel | None = None) -> Batches:
+        """What `edited` trains on, of the forget and the retain set, neighbours among the latter.
+
+        Args:
+            params: the notebook's, with other edit_steps if need be: few steps need few batches (`trials.edit_batches`).
+        """
+        params = params or self.params
+        steps = params.edit_steps or 1
+        size = (min(params.n_forget_batches, steps), min(params.n_retain_batches, steps))
+        if size not in self.made:
+            self.made[size] = trials.edit_batches(self.processor, params, *self.training)
+        return self.made[size]
 
     def kept(self, key: Mapping[str, Any], make: Callable[[], Tables]) -> Tables:
         """A unit of work, made once (`store.stored`)."""
@@ -94,7 +109,7 @@ class Setting:
             seed: of the training.
             paths: one or both branches.
             config: of RMisU.
-            batches: of the forget and the retain set.
+            batches: from `batches`, or some of them.
         """
         states = self.states.setdefault(config.layer_index, {})
 
