@@ -162,9 +162,7 @@ class Params(BaseModel):
         description="baselines that are trained beside ours (names of mipnb.baselines.METHODS)",
     )
     n_baseline_seeds: int = Field(3, ge=1, description="how often each baseline is trained with another seed")
-    other_ratios: list[int] = Field(
-        [10, 15], description="forget ratios, percent, of one more round of all methods"
-    )
+    other_ratios: list[int] = Field([10, 15], description="forget ratios of one more round of all methods")
     tuning: str = Field(
         "data/results/tuning.json", json_schema_extra=_INPUT,
         description="settings chosen on validation people (`mipnb tune`); empty: the sources' settings",

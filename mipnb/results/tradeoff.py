@@ -12,7 +12,7 @@ from mipnb.results.measures import NAMES, TASKS, in_order, rates
 
 METRICS = {"VQA": "accuracy", "QA": "accuracy", "VGEN": "ROUGE-L", "GEN": "ROUGE-L"}
 #: a shape a method beside its colour
-MARKERS = dict(zip(NAMES, "o*svD^<>Pph8X", strict=True))
+MARKERS = dict(zip(NAMES, "oXsvD^<>Pph8d", strict=True))
 
 
 def trade_off_points(results: pd.DataFrame, splits: tuple[str, str]) -> pd.DataFrame:
