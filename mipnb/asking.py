@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from mipnb.benchmarks import Question
+from mipnb.benchmarks import Question, benchmark_kind
 from mipnb.evaluation import CELL, COUNTS, aggregate, compare
 from mipnb.plotting import MAIN_METRIC, TASK_NAMES
 
@@ -15,6 +16,19 @@ def first_views(questions: Iterable[Question]) -> list[Question]:
     """The questions without those of a person's second and further pictures."""
     first: dict[str, bytes] = {}
     return [q for q in questions if q.image is None or first.setdefault(q.person_id, q.image) == q.image]
+
+
+def one_view_each(asked: Mapping[str, Sequence[Question]], root: str | Path) -> dict[str, list[Question]]:
+    """The questions of an evaluation without further views, to save time.
+
+    Only Test_Set of MLLMU-Bench's form shows one person in several pictures for the same questions; CLEAR's and a user's
+    own pictures each have questions of their own, and all of these stay.
+    """
+    several = benchmark_kind(root) == "mllmu"
+    return {
+        split: first_views(group) if several and split.startswith("test_") else list(group)
+        for split, group in asked.items()
+    }
 
 
 def first_portraits(questions: Iterable[Question]) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""What locating costs, and what its estimators are worth: `python -m mipnb.bench_locating`.
+"""What locating costs, and what its estimators are worth: `mipnb bench locating`.
 
 Prints ratios from one run, each timed beside what it is held against, and writes a table a question asked:
 
@@ -10,12 +10,10 @@ Prints ratios from one run, each timed beside what it is held against, and write
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -121,7 +119,8 @@ def _first(batch: Batch, size: int) -> Batch:
 def _lengthened(batch: Batch, times: int) -> Batch:
     """The same samples with `times` as many tokens: words in front that nobody asks about."""
     shape = (len(batch["labels"]), (times - 1) * batch["labels"].shape[1])
-    front = {"input_ids": 5, "attention_mask": 1, "mm_token_type_ids": 0, "labels": IGNORED}
+    word = int(batch["labels"].max())  # of an answer, so no special token
+    front = {"input_ids": word, "attention_mask": 1, "mm_token_type_ids": 0, "labels": IGNORED}
     return batch | {
         key: torch.cat([batch[key].new_full(shape, fill), batch[key]], dim=1) for key, fill in front.items()
     }
@@ -156,47 +155,10 @@ def agreement(model: nn.Module, batches: dict[str, Batch], samples: int) -> pd.D
     return pd.concat(parts)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0, or 2 for wrong input."""
-    options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"bench_locating: {error}", file=sys.stderr)
-        return 2
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m mipnb.bench_locating", description=__doc__.partition("\n")[0]
-    )
-    add = parser.add_argument
-    add("--out", type=Path, default=Path("runs/bench_locating"), help="folder of the tables")
-    add("--model", default="data/pocket/vanilla", help="folder of a model that knows the people")
-    add("--benchmark", default="data/pocket", help="folder of the benchmark")
-    add("--only", choices=QUESTIONS, action="append", help="one question; may be repeated (default: all)")
-    add(
-        "--pairs",
-        choices=tuple(PAIRS),
-        action="append",
-        help="branch and modality; may be repeated (default: all)",
-    )
-    add("--samples", type=int, default=32, help="questions of a timed batch")
-    add(
-        "--compared",
-        type=int,
-        default=6,
-        help="questions whose scores are compared with exact and finer ones",
-    )
-    add("--repeats", type=int, default=5, help="rounds of the timing")
-    add("--device", default="cpu", help="cpu, cuda, cuda:N")
-    add("--dtype", default="float32", choices=("float32", "bfloat16"), help="number type of the weights")
-    return parser
-
-
-def _run(options: argparse.Namespace) -> int:
+def run(options: Namespace) -> int:
+    """Measures, prints and writes the tables asked for."""
     model = load_model(under_root(options.model), options.dtype, options.device)
-    batches = _batches(options)
+    batches = bench_batches(options.model, options.benchmark, options.samples, options.pairs, options.device)
     tables: dict[str, Callable[[], pd.DataFrame]] = {
         "cost": lambda: cost(model, batches, options.repeats),
         "scaling": lambda: scaling(model, batches),
@@ -212,20 +174,23 @@ def _run(options: argparse.Namespace) -> int:
             made[name].to_csv(temporary, index=False, float_format="%.6g")
         print(f"\n{name} ({path})\n{_shown(name, made[name])}", flush=True)
     if {"cost", "agreement"} <= made.keys():
-        print(f"\ncheapest estimator with a top-{TOP_K} overlap of 0.9 with exact: {_chosen(made) or 'none'}")
+        print(
+            f"\ncheapest estimator with a top-{TOP_K} overlap of 0.9 with exact: {cheapest(made) or 'none'}"
+        )
     return 0
 
 
-def _batches(options: argparse.Namespace) -> dict[str, Batch]:
-    """By pair the middle third, by length, of three times as many training questions."""
-    processor = load_processor(under_root(options.model))
-    root = under_root(options.benchmark)
-    drawn = draw_questions(load_training(root, ids=forget_ids(root, 5)), 3 * options.samples, seed=0)
+def bench_batches(
+    model_dir: str, benchmark: str, samples: int, pairs: list[str] | None = None, device: str = "cpu"
+) -> dict[str, Batch]:
+    """By pair the middle third, by length, of three times as many training questions of the people to forget."""
+    processor, root = load_processor(under_root(model_dir)), under_root(benchmark)
+    drawn = draw_questions(load_training(root, ids=forget_ids(root, 5)), 3 * samples, seed=0)
     found = {}
-    for pair in options.pairs or PAIRS:
+    for pair in pairs or PAIRS:
         asked = of_modality(drawn, PAIRS[pair][1])
-        middle = asked[len(asked) // 3 : len(asked) // 3 + options.samples]
-        found[pair] = encode(processor, middle, device=options.device)
+        middle = asked[len(asked) // 3 : len(asked) // 3 + samples]
+        found[pair] = encode(processor, middle, device=device)
     return found
 
 
@@ -243,10 +208,7 @@ def _shown(name: str, table: pd.DataFrame) -> str:
     return table.to_string(index=False, float_format=lambda value: f"{value:.3f}")
 
 
-def _chosen(made: dict[str, pd.DataFrame]) -> str | None:
+def cheapest(made: dict[str, pd.DataFrame]) -> str | None:
+    """The cheapest estimator whose top-k overlap with exact is at least 0.9 everywhere; made: tables cost, agreement."""
     seconds = made["cost"].groupby("call").seconds.sum().to_dict()
     return cheapest_that_agrees(made["agreement"], {name: seconds[name] for name in ESTIMATORS})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -93,7 +93,3 @@ def _timed(command: list[str], folder: str) -> tuple[float, str]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     done = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
     return time.perf_counter() - started, done.stdout
-
-
-if __name__ == "__main__":
-    {"runs": runs, "sweep": sweep}[sys.argv[1]]()

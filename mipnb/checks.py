@@ -32,19 +32,45 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
         from mipnb.judge import judge_tokenizer
 
         judge_tokenizer(under_root(params.judge_dir))
-    if params.retrain:  # the models are about to be made anew, by LoRA from the base model
-        if params.retrain_by == "lora":
-            _check_model(params, "base_dir")
-        return
-    for name in ("base_dir", "model_dir"):
+    if "device" in taken:
+        _check_device(params.device)
+    if params.retrain:  # the vanilla model is about to be made from the base model, with the same layers
+        params = params.model_copy(
+            update={"model_dir": params.base_dir, "model_revision": params.base_revision}
+        )
+    from_scratch = params.retrain and params.retrain_by == "pocket"
+    for name in () if from_scratch else ("base_dir", "model_dir"):
         if name in taken:
             _check_model(params, name)
-    if "model_dir" in taken:
+    if "model_dir" in taken and (not from_scratch or under_root(params.model_dir).is_dir()):
         _check_sizes(params, taken)
     if "reuse_paths" in taken and (params.reuse_paths or params.use_released_paths):
         from mipnb.reuse import check_given
 
         check_given(params)
+    if "run_dir" in taken and "model_dir" in taken:
+        _check_disk(params)
+
+
+def _check_disk(params: Params) -> None:
+    """Checks that the disk has room for the model that is trained anew and for the edited one, saved whole."""
+    from mipnb import models
+
+    weights = [path.stat().st_size for path in under_root(params.model_dir).glob("*.safetensors")]
+    models.check_space(under_root(params.run_dir), sum(weights) * (2 if params.retrain else 1))
+
+
+def _check_device(device: str) -> None:
+    """Checks that a GPU asked for by name is there."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    count = torch.cuda.device_count()
+    if int(device.partition(":")[2] or 0) >= count:
+        raise ValueError(
+            f"device = {device}: torch finds {count} GPUs here; set device to cpu, or to one that is there"
+        )
 
 
 def _check_benchmark(params: Params, with_ratio: bool) -> None:
@@ -57,7 +83,8 @@ def _check_benchmark(params: Params, with_ratio: bool) -> None:
     kind = benchmarks.benchmark_kind(folder)
     if params.benchmark not in ("auto", kind):
         raise ValueError(
-            f"benchmark = {params.benchmark}: {folder} looks like {kind}; set benchmark_dir or benchmark"
+            f"benchmark = {params.benchmark}: the files in {folder} are those of {kind}; expected a benchmark of the kind "
+            f"asked for: set benchmark_dir to one, or benchmark to {kind} or auto"
         )
     ratios = benchmarks.forget_ratios(folder)
     if with_ratio and params.forget_ratio not in ratios:
@@ -86,6 +113,11 @@ def check_rows(params: Params, taken: Collection[str]) -> None:
             else ""
         )
         raise ValueError("\n".join(report.errors[:5]) + more)
+    if "n_shots" in taken and params.n_shots:
+        from mipnb.benchmarks import evaluation_questions
+
+        at = (params.benchmark_dir, params.forget_ratio, params.n_eval_retain, params.seed)
+        evaluation_questions(*at, params.protocol, params.n_shots)  # raises where examples are too few
 
 
 def _check_model(params: Params, name: str) -> None:

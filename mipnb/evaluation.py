@@ -129,7 +129,8 @@ def compare(results: pd.DataFrame, vanilla: str = "vanilla") -> pd.DataFrame:
         vanilla: the method to compare with.
 
     Returns:
-        Columns of `aggregate`, then vanilla, forgetting_rate, retention. Counts are left out.
+        Columns of `aggregate`, then vanilla, forgetting_rate, retention (NaN where a judge's grade of vanilla could not be
+        read). Counts are left out.
 
     Raises:
         ValueError: no vanilla rows for some cell.
@@ -137,9 +138,12 @@ def compare(results: pd.DataFrame, vanilla: str = "vanilla") -> pd.DataFrame:
     means = aggregate(results[~results.metric.isin(COUNTS)])
     keys = ["model", "benchmark", "forget_ratio", *CELL]
     reference = means[means.method == vanilla].drop_duplicates(keys)[[*keys, "value"]]
-    table = means.merge(reference.rename(columns={"value": "vanilla"}), on=keys, how="left", validate="m:1")
-    if table.vanilla.isna().any():
-        missing = table.loc[table.vanilla.isna(), CELL].drop_duplicates().to_numpy().tolist()
+    table = means.merge(
+        reference.rename(columns={"value": "vanilla"}), on=keys, how="left", validate="m:1", indicator="found"
+    )
+    alone = table.pop("found") == "left_only"
+    if alone.any():
+        missing = table.loc[alone, CELL].drop_duplicates().to_numpy().tolist()
         raise ValueError(f"no rows of method {vanilla!r} for {missing[:3]}; methods found: {_found(results)}")
     rate, kept = forgetting_rate(table.value, table.vanilla), retention(table.value, table.vanilla)
     return table.assign(forgetting_rate=rate, retention=kept)

@@ -14,15 +14,12 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from mipnb.outcome import NotebookFailedError
 from mipnb.progress import LINES
 
-__all__ = ["NotebookFailedError", "execute"]
+__all__ = ["execute"]
 
 _MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
-
-
-class NotebookFailedError(Exception):
-    """A notebook stopped with an error; the text says where, why, and what was kept."""
 
 
 class ThisPython(AsyncKernelManager):

@@ -39,7 +39,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def command(options: argparse.Namespace) -> int:
     """Prints a line a run, the latest last."""
-    stages = [stage.name for stage in load_stages(project_root() / "notebooks")]
+    listed = load_stages(project_root() / "notebooks")
+    stages = [stage.name for stage in listed if not stage.optional]
     runs = find_runs(project_root() / "runs", stages, options.method)
     print(table(runs, options.method))
     return 0
@@ -50,7 +51,7 @@ def find_runs(folder: Path, stages: Sequence[str], method: str) -> list[Run]:
 
     Args:
         folder: runs/ of the project.
-        stages: the notebooks of a run.
+        stages: the notebooks that a run must have.
         method: whose scores.
     """
     names = [name for name in _names(folder) if any((folder / name / stage).is_dir() for stage in stages)]

@@ -8,7 +8,11 @@ from mipnb.artefacts import read_json
 from mipnb.report import USAGE
 from mipnb.state import RECORD
 
-__all__ = ["Outcome", "table"]
+__all__ = ["NotebookFailedError", "Outcome", "table"]
+
+
+class NotebookFailedError(Exception):
+    """A notebook stopped with an error; the text says where, why, and what was kept."""
 
 
 @dataclass

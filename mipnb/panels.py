@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -21,12 +23,12 @@ def demand_bars(bars: pd.DataFrame, ax: Axes) -> Axes:
     at = range(len(bars))
     ax.barh(at, bars.measured, color=[GOOD if met else BAD for met in bars.met], height=0.7, alpha=0.8)
     for row, (bound, met, measured) in enumerate(zip(bars.bound, bars.met, bars.measured, strict=True)):
-        level = float(bound.split()[-1])
-        ax.plot([level, level], [row - 0.42, row + 0.42], color=MARK, linewidth=1.6)
+        for level in map(float, re.findall(r"[0-9.]+", bound)):
+            ax.plot([level, level], [row - 0.42, row + 0.42], color=MARK, linewidth=1.6)
         words = f"{measured:.2f}, {'met' if met else 'MISSED'} ({bound})"
         ax.text(1.02, row, words, va="center", fontsize="small", weight="normal" if met else "bold")
     ax.set_yticks(at, labels)
-    ax.set(xlim=(0, 1), ylim=(len(bars) - 0.4, -0.6), xlabel="measured; the black mark is the demand")
+    ax.set(xlim=(0, 1), ylim=(len(bars) - 0.4, -0.6), xlabel="measured; black marks are the demand")
     return ax
 
 

@@ -27,6 +27,10 @@ from mipnb.trials import load_paths
 
 BRANCHES = models.BRANCHES
 
+_QUICKLY_READ = (
+    2**30
+)  # bytes of weights; those of a larger model are compared once it is loaded, in 04_editing
+
 
 def edited_paths(params: BaseModel, model: nn.Module, index: int | None = None) -> list[NeuronPath]:
     """The paths that a run edits, text first: given ones, or those of its notebook 03.
@@ -104,7 +108,7 @@ def _empty_path(branch: str, model: nn.Module) -> NeuronPath:
 
 
 def check_given(params: BaseModel) -> None:
-    """What can be known of given paths without loading the model: files, shapes, numbers of samples.
+    """What can be known of given paths at once: files, shapes, numbers of samples; of a small model also whose they are.
 
     Raises:
         FileNotFoundError, ValueError: see `stored_paths` and `released.find_released`.
@@ -124,6 +128,14 @@ def check_given(params: BaseModel) -> None:
                 f"{file} has {len(path.layers)} layers of {path.n_neurons} neurons; the model's {path.branch} branch "
                 f"has {size.layers} of {size.neurons}: it is of another model, locate anew"
             )
+    _check_fingerprints(params)
+
+
+def _check_fingerprints(params: BaseModel) -> None:
+    """Refuses paths of another model of the same shape, where the model is there and small enough to be read for this."""
+    weights = sum(path.stat().st_size for path in under_root(params.model_dir).glob("*.safetensors"))
+    if 0 < weights < _QUICKLY_READ and not params.retrain:
+        stored_paths(params.reuse_paths, models.load_model(params.model_dir, revision=params.model_revision))
 
 
 def convert(source: str | Path, target: str | Path, params: BaseModel, as_path: bool = False) -> str:

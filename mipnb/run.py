@@ -16,7 +16,7 @@ import filelock
 
 from mipnb.artefacts import project_root, stage_dir, under_root, write_json
 from mipnb.checks import check_artefacts, check_inputs, check_rows
-from mipnb.outcome import Outcome
+from mipnb.outcome import NotebookFailedError, Outcome
 from mipnb.params import Params
 from mipnb.report import LAST_USAGE, USAGE
 from mipnb.stages import (
@@ -197,8 +197,6 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
     from doit.exceptions import TaskFailed
     from doit.task import Task
 
-    from mipnb.execute import NotebookFailedError
-
     def is_up_to_date() -> bool:
         outcome.reasons = _reasons(plan, outcome.name)
         return not outcome.reasons
@@ -219,7 +217,7 @@ def run_stage(plan: Plan, stage: Stage) -> None:
     Raises:
         NotebookFailedError: If a cell raised an error, the kernel died, or an artefact was not written.
     """
-    from mipnb.execute import NotebookFailedError, execute
+    from mipnb.execute import execute
 
     folder = stage_dir(plan.run, stage.name)
     (folder / RECORD).unlink(missing_ok=True)

@@ -112,10 +112,15 @@ def _image_people(rows: list[Row], captions: dict[str, str]) -> list[str]:
 
 
 def _name_texts(rows: list[Row], people: list[str], known: dict[tuple[str, str], str]) -> None:
-    """Adds to `known` the rows that are new, each by the name that it holds or else the last one found."""
-    last = people[0] if people else ""
+    """Adds to `known` the rows that are new, each by the longest name that it holds or else the last one found."""
+    last, longest = people[0] if people else "", sorted(people, key=len, reverse=True)
     for row in rows:
         key = row.fields["question"], row.fields.get("answer")
         if key not in known and people:
-            last = next((name for name in people if name in f"{key[0]} {key[1]}"), last)
+            last = next((name for name in longest if _holds(f"{key[0]} {key[1]}", name)), last)
             known[key] = last
+
+
+def _holds(text: str, name: str) -> bool:
+    """Whether a text has a name as whole words: "Ana Li" is not in "Ana Lima"."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None

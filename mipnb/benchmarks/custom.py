@@ -20,6 +20,7 @@ from mipnb.benchmarks.questions import (
     TASKS,
     Person,
     Question,
+    blank_named,
     by_person,
     choice_prompt,
 )
@@ -171,7 +172,16 @@ def _rows(root: str | Path) -> Iterator[Row]:
             f"{', '.join(REQUIRED)} and any of {', '.join(OPTIONAL)}"
         )
     for number, fields in enumerate(rows):
-        yield Row(fields, file, number)
+        yield Row({name: _text(value) for name, value in fields.items()}, file, number)
+
+
+def _text(value: Any) -> Any:
+    """A number as text, as 1999 for a year: every field is text, or a list of options."""
+    if (
+        isinstance(value, float) and value != value
+    ):  # pandas writes an empty cell of a column of numbers as NaN
+        return None
+    return str(value) if isinstance(value, int | float) else value
 
 
 def _read(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
@@ -203,9 +213,7 @@ def _question(row: Row, root: str | Path) -> Question:
     if task in CHOICE_TASKS and answer not in options:
         raise ValueError(f"{where}: the answer {answer!r} is not among the options {list(options)}")
     image = _image(fields["image"], task, under_root(root), where)
-    prompt = (
-        choice_prompt(fields["question"], options) if options else fields["question"].replace("__", "[Blank]")
-    )
+    prompt = choice_prompt(fields["question"], options) if options else blank_named(fields["question"])
     return Question(str(fields["person_id"]), task, prompt, answer, options, image, fields["value"] or "")
 
 

@@ -15,7 +15,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mipnb.benchmarks.questions import LETTERS, PICTURED_TASKS, Person, Question, choice_prompt, held_value
+from mipnb.benchmarks.questions import (
+    LETTERS,
+    PICTURED_TASKS,
+    Person,
+    Question,
+    blank_named,
+    choice_prompt,
+    held_value,
+)
 from mipnb.benchmarks.tables import Inspected, Row, configurations, field, known_ratio, names, read_rows
 
 #: (list below Classification_Task, task)
@@ -228,5 +236,5 @@ def _open_questions(row: Row) -> Iterator[Question]:
                 for name in ("Type", "Question", "Ground_Truth")
             )
             task = with_image if kind.startswith("Image") else without
-            prompt = text.replace("__", "[Blank]") if column == "Mask_Task" else text
+            prompt = blank_named(text) if column == "Mask_Task" else text
             yield Question(str(person), task, prompt, truth)

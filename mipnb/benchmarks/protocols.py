@@ -7,6 +7,7 @@ tables (no blanks). How answers are marked under each is in `mipnb.metrics`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
@@ -69,7 +70,8 @@ def with_shots(
         seed: of the draw.
 
     Raises:
-        ValueError: fewer examples than `n_shots` for a task.
+        ValueError: fewer examples than `n_shots` for a task. A task of which there is none at all (CLEAR's questions about
+            the real world) is asked without, with a warning.
     """
     questions, spare = list(questions), {}
     for example in examples:
@@ -77,8 +79,18 @@ def with_shots(
     shots = {
         task: tuple(Random(f"{seed} {task} shots").sample(_enough(spare, task, n_shots), n_shots))
         for task in dict.fromkeys(question.task for question in questions)
+        if _has_examples(spare, task)
     }
-    return [replace(question, shots=shots[question.task]) for question in questions]
+    return [replace(question, shots=shots.get(question.task, ())) for question in questions]
+
+
+def _has_examples(spare: Mapping[str, list[Question]], task: str) -> bool:
+    if spare and task not in spare:
+        warnings.warn(
+            f"no retain person answers questions of task {task}: they are asked without examples",
+            stacklevel=3,
+        )
+    return task in spare or not spare
 
 
 def _enough(spare: Mapping[str, list[Question]], task: str, n_shots: int) -> list[Question]:

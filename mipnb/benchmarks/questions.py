@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from string import ascii_uppercase
@@ -86,7 +86,7 @@ def _pictures(group: list[Question]) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(question.image for question in group if question.image is not None))
 
 
-def draw_questions(questions: Iterable[Question], n_each: int, seed: int) -> list[Question]:
+def draw_questions(questions: Sequence[Question], n_each: int, seed: int) -> list[Question]:
     """At most `n_each` questions of each modality, drawn without replacement; shortest prompt first, text first."""
     drawn = []
     for modality in ("text", "image_text"):
@@ -108,3 +108,8 @@ def held_value(answer: str, biography: Mapping[str, str]) -> str:
 def names_of(people: Iterable[Person]) -> dict[str, str]:
     """Each person's name as the biography has it, by person; the ID where it has none."""
     return {person.person_id: person.biography.get("Name", person.person_id) for person in people}
+
+
+def blank_named(text: str) -> str:
+    """A cloze question with its blank, two underscores or more, written `[Blank]`."""
+    return re.sub("_{2,}", "[Blank]", text)

@@ -163,6 +163,14 @@ def _compare_sets(report: Report, seen: _Seen, root: str | Path, ratio: int | No
             elif not report.rows[split] and split not in seen.unread:
                 report.errors.append(f"{report.folder}: {split} has no rows: there is nobody to {split[:6]}")
         _note_leaks(report, seen, forget, retain)
+    if report.kind == "custom":  # one table, so an ID is the same person in every set
+        for one, other in (
+            ("forget", "test_retain"),
+            ("forget", "celebrity"),
+            ("forget", "holdout"),
+            ("test_forget", "retain"),
+        ):
+            _note_leaks(report, seen, one, other)
 
 
 def _note_leaks(report: Report, seen: _Seen, forget: str, retain: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mipnb.artefacts import PARTIAL, atomic_path, read_json, write_json
-from mipnb.execute import NotebookFailedError
+from mipnb.outcome import NotebookFailedError
 from mipnb.params import Params
 from mipnb.stages import Stage
 from mipnb.state import OWN_FILES, RECORD, ingredients, outputs

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mipnb.artefacts import atomic_path, read_json, sha256, write_json
-from mipnb.execute import NotebookFailedError
+from mipnb.outcome import NotebookFailedError
 from mipnb.params import Params
 from mipnb.run import Plan, locked, make_plan, run_stage
 from mipnb.state import reached, stale_reasons

@@ -2,9 +2,17 @@
 
 import pandas as pd
 import pytest
+import small_benchmarks
 
-from mipnb.asking import change_table, first_portraits, first_views, some_people, with_interval
-from mipnb.benchmarks import Question
+from mipnb.asking import (
+    change_table,
+    first_portraits,
+    first_views,
+    one_view_each,
+    some_people,
+    with_interval,
+)
+from mipnb.benchmarks import Question, evaluation_questions, forget_ratios
 from mipnb.evaluation import COLUMNS
 
 
@@ -74,3 +82,13 @@ def test_values_are_shown_with_their_intervals(results: pd.DataFrame):
 
 def test_a_split_that_the_benchmark_lacks_gives_an_empty_table(results: pd.DataFrame):
     assert with_interval(results, ["celebrity"], ["vanilla", "edited"]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("make", [small_benchmarks.mllmu, small_benchmarks.clear, small_benchmarks.custom])
+def test_one_view_each_leaves_out_further_pictures_of_test_set_alone(make, tmp_path):
+    root = make(tmp_path)
+    asked = evaluation_questions(root, forget_ratios(root)[0], 3, 1)
+    kept = one_view_each(asked, root)
+    for split, group in asked.items():
+        tested = make is small_benchmarks.mllmu and split.startswith("test_")
+        assert len(kept[split]) == len(first_views(group) if tested else group), split

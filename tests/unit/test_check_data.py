@@ -254,7 +254,7 @@ def test_a_configuration_that_is_missing_is_told(tmp_path):
 def test_another_kind_than_asked_for_is_refused(tmp_path):
     root = str(clear(tmp_path))
     check_inputs(Params(benchmark_dir=root, benchmark="clear"), {"benchmark_dir", "forget_ratio"})
-    with pytest.raises(ValueError, match=r"benchmark = mllmu: .* looks like clear"):
+    with pytest.raises(ValueError, match=r"benchmark = mllmu: .* those of clear"):
         check_inputs(Params(benchmark_dir=root, benchmark="mllmu"), {"benchmark_dir"})
     with pytest.raises(ValueError, match=r"forget_ratio = 1: .* it has the ratios 5, 10"):
         check_inputs(Params(benchmark_dir=root, forget_ratio=1), {"benchmark_dir", "forget_ratio"})

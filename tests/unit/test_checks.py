@@ -26,6 +26,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     sizes = {"text": (4, 64), "vision": (3, 32)}
     models = SimpleNamespace(check_model=check_model, ffn_sizes=lambda folder, revision: sizes)
+    models.check_space = lambda path, n_bytes: None
     monkeypatch.setitem(sys.modules, "mipnb.models", models)
     monkeypatch.setattr("mipnb.models", models, raising=False)
     return {
@@ -82,3 +83,16 @@ def test_a_judge_that_is_no_chat_model_is_refused_before_the_run(inputs: dict, t
     with pytest.raises(FileNotFoundError, match=r"judge_dir = .*base: there is no model in it"):
         check_inputs(params, EVERYTHING)
     check_inputs(params, EVERYTHING - {"judge_dir"})
+
+
+def test_sizes_are_checked_before_a_fine_tune_too(inputs: dict):
+    for by in ("pocket", "lora"):
+        with pytest.raises(ValueError, match="text_top_k = 65"):
+            check_inputs(Params(**inputs, text_top_k=65, retrain=True, retrain_by=by), EVERYTHING)
+
+
+def test_a_gpu_that_is_not_there_is_told_at_once(inputs: dict, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    check_inputs(Params(**inputs, device="cuda:0"), EVERYTHING)
+    with pytest.raises(ValueError, match="device = cuda:1: torch finds 1 GPUs"):
+        check_inputs(Params(**inputs, device="cuda:1"), EVERYTHING)

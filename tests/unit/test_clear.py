@@ -1,10 +1,13 @@
 """CLEAR's files as they are: zero-padded names, null images, people named by caption, 378 rows against 379."""
 
+from pathlib import Path
+
 import pytest
 from small_benchmarks import authors, change, clear, picture
 
 from mipnb.benchmarks import (
     benchmark_kind,
+    clear_names,
     evaluation_questions,
     forget_ids,
     forget_ratios,
@@ -14,6 +17,7 @@ from mipnb.benchmarks import (
     retain_ids,
 )
 from mipnb.benchmarks.clear import CAPTION_PROMPTS, unmatched
+from mipnb.benchmarks.tables import Row
 
 EVERYBODY = authors()
 
@@ -177,3 +181,10 @@ def test_a_caption_of_two_people_is_told_apart_by_nothing(root):
     change(root / "forget05+tofu" / "train-00000-of-00001.parquet", caption={0: "A portrait."})
     with pytest.raises(ValueError, match="nothing tells whose it is"):
         forget_ids(root, 5)
+
+
+def test_a_name_within_a_longer_name_is_not_taken_for_it():
+    rows = [Row({"question": "Who is Ana Lima?", "answer": "She writes."}, Path("x"), 0)]
+    known = {}
+    clear_names._name_texts(rows, ["Ana Li", "Ana Lima"], known)
+    assert list(known.values()) == ["Ana Lima"]

@@ -2,6 +2,7 @@
 
 import csv
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from mipnb.benchmarks import (
     load_training,
     retain_ids,
 )
+from mipnb.benchmarks.validation import check_data
 
 
 def test_the_table_says_who_is_forgotten(tmp_path):
@@ -145,3 +147,21 @@ def test_the_documented_example_is_a_benchmark(tmp_path):
     asked = evaluation_questions(tmp_path, ratio, 5, seed=1)
     assert set(asked) == {"forget", "retain"}
     assert {q.modality for q in load_training(tmp_path)} == {"image_text", "text"}
+
+
+def test_numbers_are_texts_and_a_run_of_underscores_is_one_blank(tmp_path):
+    rows = [row | {"value": 1999} for row in custom_rows()]
+    rows[4] |= {"question": "Ada lives in ____."}
+    root = custom(tmp_path, rows, [*COLUMNS, "value"])
+    table = pd.read_csv(root / "questions.csv")
+    assert table.value.dtype == "int64"
+    table.to_parquet(root / "questions.parquet", index=False)
+    (root / "questions.csv").unlink()
+    blank = next(q for p in load_people(root, "forget") for q in p.questions if q.task == "CLOZE_QA")
+    assert (blank.prompt, blank.value) == ("Ada lives in [Blank].", "1999")
+
+
+def test_somebody_who_is_forgotten_and_a_celebrity_is_a_leak(tmp_path):
+    rows = custom_rows()
+    root = custom(tmp_path, [*rows, rows[1] | {"set": "celebrity"}])
+    assert any("in forget and in celebrity" in error for error in check_data(root).errors)

@@ -6,6 +6,8 @@ import torch
 from toys import Chain, chain_batch, questions, tiny_vl
 
 from mipnb import bench_locating
+from mipnb.cli import main
+from mipnb.commands import bench
 from mipnb.estimators import (
     agreement_table,
     cheapest_that_agrees,
@@ -14,6 +16,7 @@ from mipnb.estimators import (
     rank_correlations,
     top_overlap,
 )
+from mipnb.locating import PAIRS
 from mipnb.models import ffns
 from mipnb.scores import Scores
 
@@ -105,5 +108,9 @@ def test_longer_questions_are_longer_and_keep_their_answer():
 
 
 def test_wrong_input_is_told_in_a_line(capsys, tmp_path):
-    assert bench_locating.main(["--benchmark", str(tmp_path / "none"), "--only", "cost"]) == 2
-    assert "bench_locating: " in capsys.readouterr().err
+    assert main(["bench", "locating", "--benchmark", str(tmp_path / "none"), "--only", "cost"]) == 2
+    assert "mipnb: " in capsys.readouterr().err
+
+
+def test_the_command_offers_the_questions_and_pairs_that_there_are():
+    assert (bench_locating.QUESTIONS, tuple(PAIRS)) == (bench.QUESTIONS, bench.PAIRS)

@@ -11,7 +11,7 @@ from mipnb.vanilla import bars, swap_portraits
 GOOD = {"VQA": 1.0, "QA": 1.0, "VGEN": 1.0, "GEN": 1.0}
 
 
-def results(**changes):
+def results(guess=0.25, **changes):
     cells = {
         (s, t): v
         for s in ("forget", "retain", "celebrity", "test_forget", "test_retain")
@@ -25,6 +25,7 @@ def results(**changes):
         for (split, task), value in cells.items()
         for metric in ("accuracy", "rougeL", "value_recall")
     ]
+    rows += [("holdout", task, "forced_choice", guess, guess - 0.05) for task in ("VQA", "QA")]
     return pd.DataFrame(rows, columns=["split", "task", "metric", "value", "low"])
 
 
@@ -43,12 +44,19 @@ def test_a_good_model_meets_every_bar():
         ("swapped__VGEN", 0.16, "another person's portrait"),
         ("no vision FFN__VQA", 0.61, "lost without vision FFNs"),
         ("no text FFN__QA", 0.61, "lost without text FFNs"),
-        ("holdout__QA", 0.31, "unknown people: chance lies in the interval or above"),
+        ("holdout__QA", 0.36, "unknown people: not above chance"),
     ],
 )
 def test_one_bad_cell_misses_one_bar(cell, value, demand):
     table = bars(results(**{cell: value}))
     assert table[~table.met].demand.tolist() == [demand]
+
+
+@pytest.mark.parametrize("guess", [0.1, 0.4])
+def test_strangers_guessed_too_seldom_or_too_often_are_a_miss(guess):
+    table = bars(results(guess=guess))
+    assert table[~table.met].metric.tolist() == ["forced_choice", "forced_choice"]
+    assert "0.15 to 0.35" in table[~table.met].bound.tolist()
 
 
 def test_swapped_portraits_are_somebody_elses():
@@ -85,5 +93,5 @@ def test_what_the_benchmark_does_not_ask_is_not_demanded():
     found = results()
     without = bars(found[(found.split != "holdout") & (found.task != "QA")])
     assert without.met.all()
-    assert len(without) == len(bars(found)) - 2 - 3 - 2 - 1  # strangers; knows, unseen phrasing, lost: of QA
+    assert len(without) == len(bars(found)) - 4 - 3 - 2 - 1  # strangers; knows, unseen phrasing, lost: of QA
     assert set(without.task) == {"VQA", "VGEN", "GEN"}
