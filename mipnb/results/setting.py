@@ -15,7 +15,7 @@ from torch import nn
 
 from mipnb import trials
 from mipnb.artefacts import stage_dir, under_root
-from mipnb.asking import first_views
+from mipnb.asking import one_view_each
 from mipnb.batches import Batch
 from mipnb.benchmarks import Question, benchmark_name, evaluation_questions
 from mipnb.editing import edit
@@ -129,7 +129,7 @@ def load_setting(
     tasks: Sequence[str] = MAIN_TASKS,
     n_each: int | None = None,
 ) -> Setting:
-    """The vanilla model of a run and the questions of some splits and tasks, each picture task by one view.
+    """The vanilla model of a run and the questions of some splits and tasks, by one view a person where the benchmark has several.
 
     Args:
         params: of the notebook.
@@ -141,10 +141,8 @@ def load_setting(
     model = load_model(vanilla, params.dtype, params.device, attention=params.attention)
     root = under_root(params.benchmark_dir)
     at = (params.forget_ratio, params.n_eval_retain, params.seed, params.protocol)
-    found = evaluation_questions(root, *at)
-    asked = {
-        name: some_questions(first_views(found[name]), tasks, n_each) for name in splits if name in found
-    }
+    found = one_view_each(evaluation_questions(root, *at), root)
+    asked = {name: some_questions(found[name], tasks, n_each) for name in splits if name in found}
     labels = {"run": under_root(params.run_dir).name, "model": vanilla.name}
     labels |= {"benchmark": benchmark_name(root), "forget_ratio": params.forget_ratio}
     return Setting(params, stage_dir(params.run_dir, stage), model, load_processor(vanilla), asked, labels)
