@@ -60,8 +60,8 @@ def residual_means(table: pd.DataFrame, measure: str = "activation") -> pd.DataF
 
     Args:
         table: columns COLUMNS, means over positions.
-        measure: a name of MEASURES: the paper's mean over neurons of |z - z_vanilla|, or how far the FFN's output has moved as a
-            share of its length, which can be compared between layers.
+        measure: a name of MEASURES: the paper's mean over neurons of |z - z_vanilla|, or how far the FFN's output has moved as
+            a share of its length, which can be compared between layers.
 
     Returns:
         branch, split, modality, method, layer, value, sd (between seeds), n_seeds.

@@ -129,7 +129,7 @@ def load_setting(
     tasks: Sequence[str] = MAIN_TASKS,
     n_each: int | None = None,
 ) -> Setting:
-    """The vanilla model of a run and the questions of some splits and tasks, by one view a person where the benchmark has several.
+    """The vanilla model of a run and questions of some splits and tasks, by one view a person where a benchmark has several.
 
     Args:
         params: of the notebook.

@@ -50,6 +50,7 @@ def residual_table():
             split,
             modality,
             0.0 if method == "vanilla" else value * (layer + 1) * seed,
+            0.7,
         )
         for method in ("vanilla", "edited", "ga_diff")
         for seed in (1, 3)
