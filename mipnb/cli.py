@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from mipnb import __version__, cleaning, listing
-from mipnb.commands import bench, data, publishing, run, studies
+from mipnb.commands import bench, data, figures, publishing, run, studies, tuning
 from mipnb.sweeps import command as sweeping
 
 __all__ = ["main"]
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mipnb {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (run, data, studies, publishing, listing, cleaning, sweeping, bench):
+    for module in (run, data, studies, tuning, figures, publishing, listing, cleaning, sweeping, bench):
         module.add_parser(commands)
     return parser
 

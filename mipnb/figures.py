@@ -59,6 +59,27 @@ def save_figure(
     return files
 
 
+def save_table(
+    data: pd.DataFrame, text: str, name: str, folder: str | Path, source: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Save a table as CSV, every digit that counts, and as Markdown, as it is shown; with its entry in manifest.json.
+
+    Args:
+        data: its numbers.
+        text: Markdown.
+        name, folder, source: see `save_figure`.
+    """
+    if set(source) != _SOURCE:
+        raise ValueError(f"source of table {name} has {sorted(source)}, expected {sorted(_SOURCE)}")
+    files = {suffix: Path(folder) / f"{name}.{suffix}" for suffix in ("csv", "md")}
+    with atomic_path(files["csv"]) as temporary:
+        data.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+    with atomic_path(files["md"]) as temporary:
+        temporary.write_text(f"{text.strip()}\n\n{source['caption']}\n", encoding="utf-8")
+    _note(Path(folder) / MANIFEST, name, source, files)
+    return files
+
+
 def _note(manifest: Path, name: str, source: Mapping[str, Any], files: Mapping[str, Path]) -> None:
     entries = read_json(manifest) if manifest.exists() else {}
     entries[name] = {

@@ -170,7 +170,7 @@ def interval(values: np.ndarray, people: np.ndarray) -> tuple[float, float]:
     effective = p * (1 - p) / variance if variance > 1e-15 else float(n)
     if np.isin(values, (0.0, 1.0)).all():
         effective = min(effective, float(n))
-    return _wilson(p, max(effective, 1.0), _t_975(n_people - 1))
+    return _wilson(p, max(effective, 1.0), t_975(n_people - 1))
 
 
 def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
@@ -179,7 +179,7 @@ def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def _t_975(degrees: int) -> float:
+def t_975(degrees: int) -> float:
     """The t distribution's 97.5 % point; from 3 degrees on by Fisher's expansion, within 1 %."""
     if degrees < 3:
         return {1: 12.706, 2: 4.303}[degrees]

@@ -157,6 +157,21 @@ class Params(BaseModel):
     n_random_edits: int = Field(3, ge=1, description="how many of the seeds also edit random neurons")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
 
+    methods: list[str] = Field(
+        ["ga_diff", "kl_min", "npo", "idk", "rmu", "rmu_adaptive", "mmunlearner", "manu", "depn"],
+        description="baselines that are trained beside ours (names of mipnb.baselines.METHODS)",
+    )
+    n_baseline_seeds: int = Field(3, ge=1, description="how often each baseline is trained with another seed")
+    other_ratios: list[int] = Field([10, 15], description="forget ratios of one more round of all methods")
+    tuning: str = Field(
+        "data/results/tuning.json", json_schema_extra=_INPUT,
+        description="settings chosen on validation people (`mipnb tune`); empty: the sources' settings",
+    )  # fmt: skip
+    retrained_dir: str = Field(
+        "data/pocket/retrained_{ratio}", json_schema_extra=_INPUT,
+        description="model trained on the retain set only, a folder a {ratio}; trained anew where there is none",
+    )  # fmt: skip
+
     trial_sets: int = Field(2, ge=1, description="forget sets of the trial, of other people each")
     trial_people: int = Field(10, ge=2, description="people of a forget set of the trial")
     trial_kept: int = Field(20, ge=2, description="people to keep who are asked in the trial")

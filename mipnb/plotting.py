@@ -23,12 +23,17 @@ METHODS = {
     "edited": "#D55E00",
     "random": "#0072B2",
     "retrained": "#000000",
-    "GA_Diff": "#E69F00",
-    "KL_Min": "#F0E442",
-    "NPO": "#009E73",
-    "MANU": "#CC79A7",
+    "ga_diff": "#E69F00",
+    "kl_min": "#F0E442",
+    "npo": "#009E73",
+    "manu": "#CC79A7",
+    "idk": "#882255",
+    "rmu": "#332288",
+    "rmu_adaptive": "#44AA99",
+    "mmunlearner": "#999933",
+    "depn": "#661100",
 }
-_SPARE = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733")
+_SPARE = ("#AA4499", "#117733", "#88CCEE", "#DDCC77", "#6699CC", "#994455")
 #: the metric that a task is known by
 MAIN_METRIC = {
     "VQA": "accuracy",

@@ -10,8 +10,8 @@ import pandas as pd
 from pydantic import BaseModel
 from torch import nn
 
-from mipnb.artefacts import project_root, write_json
-from mipnb.benchmarks import load_training
+from mipnb.artefacts import project_root, under_root, write_json
+from mipnb.benchmarks import load_training, retain_ids
 from mipnb.lora import PAPER, LoraRecipe, tune_lora
 from mipnb.models import BRANCHES, family, ffns, fingerprint, load_model, load_processor, save_model
 from mipnb.pocket.recipe import RECIPE, make_base, make_vanilla
@@ -76,6 +76,53 @@ def remake_by_lora(
     vanilla = save_model(model, processor, folder / "vanilla")
     checkpoint.unlink()
     return vanilla, pd.DataFrame({"phase": "lora", "step": range(len(curve)), "loss": curve})
+
+
+def retrained(params: BaseModel, ratio: int, folder: str | Path) -> Path:
+    """The model trained on the retain set only: the shipped one (retrained_dir), or one trained into a folder.
+
+    Args:
+        params: of a run: retrained_dir, benchmark_dir, base_dir, seed, retrain_by and what `remake_by_lora` takes.
+        ratio: forget ratio, percent.
+        folder: where one that is not shipped goes, as retrained_<ratio>; one that is there is taken.
+
+    Returns:
+        The model's folder.
+    """
+    shipped = under_root(params.retrained_dir.format(ratio=ratio))
+    made = Path(folder) / f"retrained_{ratio}"
+    if not shipped.is_dir() and not made.is_dir():
+        make_retrained(params, ratio, made)
+    return shipped if shipped.is_dir() else made
+
+
+def make_retrained(params: BaseModel, ratio: int, out: str | Path, report: Callable | None = print) -> Path:
+    """Train the base model on the retain set only, as the vanilla model was trained on everybody.
+
+    Args:
+        params, ratio: see `retrained`.
+        out: the folder to write, whole or not at all.
+        report: told a line every 100 steps.
+    """
+    root, ids, tell = (
+        params.benchmark_dir,
+        retain_ids(params.benchmark_dir, ratio),
+        _every_100("retrained", report),
+    )
+    if params.retrain_by == "pocket":
+        make_vanilla(root, under_root(params.base_dir), out, params.seed, report=tell, ids=ids)
+        return Path(out)
+    loading = {name: getattr(params, name) for name in ("dtype", "device", "attention")}
+    model = load_model(params.base_dir, revision=params.base_revision, **loading)
+    processor, checkpoint = (
+        load_processor(params.base_dir, params.base_revision),
+        Path(f"{out}.lora.safetensors"),
+    )
+    recipe = LoraRecipe(**{name: getattr(params, f"lora_{name}") for name in _LORA})
+    tune_lora(model, processor, load_training(root, ids=ids), checkpoint, recipe, params.seed, tell)
+    save_model(model, processor, out)
+    checkpoint.unlink()
+    return Path(out)
 
 
 def remake_as_told(root: str | Path, folder: str | Path, params: BaseModel) -> tuple[Path, pd.DataFrame]:

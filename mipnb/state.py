@@ -49,12 +49,22 @@ def ingredients(stage: Stage, params: Params, run: Path, stages: Mapping[str, St
     for name, value in taken.items():
         extra = Params.model_fields[name].json_schema_extra or {}
         if extra.get("input") and value:
-            inside = under_root(value) / extra.get("inside", "")
-            inputs |= _digests(inside if inside.exists() else under_root(value), value)
+            for place in _places(value):
+                inside = under_root(place) / extra.get("inside", "")
+                inputs |= _digests(inside if inside.exists() else under_root(place), place)
     for earlier in stage.reads:
         inputs |= {f"{earlier}/{name}": digest for name, digest in outputs(stages[earlier], run).items()}
     code = {str(path.relative_to(_PACKAGE)): sha256(path) for path in code_files(stage.notebook)}
     return {"parameters": taken, "notebook": _source_digest(stage.notebook), "code": code, "inputs": inputs}
+
+
+def _places(value: str) -> list[str]:
+    """Returns the paths that a parameter names: one, or for a `{ratio}` in it every folder that there is."""
+    if "{ratio}" not in value:
+        return [value]
+    pattern = under_root(value.replace("{ratio}", "*"))
+    found = sorted(place.name for place in pattern.parent.glob(pattern.name))
+    return [(Path(value).parent / name).as_posix() for name in found]
 
 
 def outputs(stage: Stage, run: Path) -> dict[str, str]:

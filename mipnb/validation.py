@@ -39,14 +39,14 @@ def validate(params: BaseModel, trial: int) -> pd.DataFrame:
     processor = load_processor(params.model_dir)
     sets = validation_sets(params.benchmark_dir, trial)
     located = located_paths(model, processor, sets, params)
-    batches = trials.edit_batches(processor, params, sets.forget, sets.retain, _neighbours(sets, params.seed))
+    batches = trials.edit_batches(processor, params, sets.forget, sets.retain, neighbours(sets, params.seed))
     edits: dict[str, Edit | None] = {"vanilla": None}
     for method, paths in {
         "edited": located,
         "random": [random_path(p, params.seed) for p in located],
     }.items():
         edits[method], _ = edit(model, paths, *batches, trials.edit_config(params), params.seed)
-    found = {method: _asked(model, processor, sets, params, change) for method, change in edits.items()}
+    found = {method: ask(model, processor, sets, params, change) for method, change in edits.items()}
     return pd.concat(found, names=["method"]).reset_index("method").assign(trial=trial).reset_index(drop=True)
 
 
@@ -67,7 +67,7 @@ def located_paths(model: nn.Module, processor, sets: ValidationSets, params: Bas
     return paths
 
 
-def _neighbours(sets: ValidationSets, seed: int) -> list[Question]:
+def neighbours(sets: ValidationSets, seed: int) -> list[Question]:
     """Neighbours of a trial's forget set that mention no bystander."""
     forget, retain = ({q.person_id for q in part} for part in (sets.forget, sets.retain))
     known, apart = (
@@ -76,9 +76,10 @@ def _neighbours(sets: ValidationSets, seed: int) -> list[Question]:
     return neighbour_questions(sets.forget, {p: sets.names[p] for p in forget}, known, apart, seed)
 
 
-def _asked(
+def ask(
     model: nn.Module, processor, sets: ValidationSets, params: BaseModel, change: Edit | None
 ) -> pd.DataFrame:
+    """What a trial asks of the model, with an edit in it if one is given: split, task, value (see `validate`)."""
     with change.applied(model) if change else nullcontext():
         answers = evaluate(model, processor, sets.asked, params.eval_batch_size, params.max_new_tokens)
     labels = dict.fromkeys(("run", "model", "benchmark", "method"), "") | {

@@ -6,7 +6,7 @@ fictitious person before the fine-tune.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -134,15 +134,26 @@ def make_base(
 
 
 def make_vanilla(
-    root: str | Path, base: str | Path, out: str | Path, seed: int = 42, recipe: dict = RECIPE, report=None
-):
+    root: str | Path,
+    base: str | Path,
+    out: str | Path,
+    seed: int = 42,
+    recipe: dict = RECIPE,
+    report=None,
+    ids: Iterable[str] | None = None,
+) -> list[float]:
     """Fine-tune the base model on ft_Data, with base_Data among it so that celebrities stay known, and save it.
+
+    Args:
+        root, base, out: benchmark, base model, and the folder to write.
+        seed, recipe, report: see `make_base`.
+        ids: only these people of ft_Data: with the retain set's, the model that unlearning is held against.
 
     Returns:
         The loss of every step.
     """
     model, processor = load_model(base), load_processor(base)
-    questions = [*load_training(root, "ft_Data"), *load_training(root, "base_Data")]
+    questions = [*load_training(root, "ft_Data", ids), *load_training(root, "base_Data")]
     history = tune(
         model, processor, questions, recipe["tune_steps"], **_rates(recipe), seed=seed, report=report
     )

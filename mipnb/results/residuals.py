@@ -14,8 +14,11 @@ from matplotlib.figure import Figure
 
 from mipnb.artefacts import require
 from mipnb.plotting import PAGE
+from mipnb.results.measures import NAMES
 
-COLUMNS = ["method", "seed", "forget_ratio", "branch", "layer", "split", "modality", "value"]
+COLUMNS = ["method", "seed", "forget_ratio", "branch", "layer", "split", "modality", "activation", "value"]
+#: column of notebook 06 -> what it is
+MEASURES = {"activation": "mean |activation - vanilla|", "value": "|output - vanilla| / |vanilla|"}
 #: split, modality of the four panels
 PANELS = (("forget", "image_text"), ("retain", "image_text"), ("forget", "text"), ("retain", "text"))
 #: methods that come last in every figure, in this order; "edited" is ours
@@ -40,17 +43,25 @@ def read_table(path: str | Path, columns: Sequence[str], forget_ratio: int) -> p
 
 
 def in_order(methods: Sequence[str]) -> list[str]:
-    """Methods as figures list them: baselines as they come, then LAST; vanilla first."""
-    names = list(dict.fromkeys(methods))
-    middle = [name for name in names if name not in (*LAST, "vanilla")]
-    return [name for name in ("vanilla", *middle, *LAST) if name in names]
+    """Methods as figures list them: vanilla, baselines in the order of Table 1, then LAST."""
+    names = set(methods)
+    middle = [name for name in NAMES if name in names and name not in (*LAST, "vanilla")]
+    others = sorted(names - {*NAMES, *LAST})
+    return [name for name in ("vanilla", *middle, *others, *LAST) if name in names]
 
 
-def residual_means(table: pd.DataFrame) -> pd.DataFrame:
+def named(methods: Sequence[str]) -> list[str]:
+    """What tables and figures call methods."""
+    return [NAMES.get(method, method) for method in methods]
+
+
+def residual_means(table: pd.DataFrame, measure: str = "activation") -> pd.DataFrame:
     """Means over seeds, vanilla (whose residual is 0) left out.
 
     Args:
-        table: columns COLUMNS; value is the mean |activation - vanilla activation| over positions and neurons.
+        table: columns COLUMNS, means over positions.
+        measure: a name of MEASURES: the paper's mean over neurons of |z - z_vanilla|, or how far the FFN's output has moved as
+            a share of its length, which can be compared between layers.
 
     Returns:
         branch, split, modality, method, layer, value, sd (between seeds), n_seeds.
@@ -58,17 +69,18 @@ def residual_means(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["branch", "split", "modality", "method", "layer"]
     moved = table[table.method != "vanilla"]
     found = moved.groupby(keys, sort=False).agg(
-        value=("value", "mean"), sd=("value", "std"), n_seeds=("seed", "nunique")
+        value=(measure, "mean"), sd=(measure, "std"), n_seeds=("seed", "nunique")
     )
     return found.reset_index()
 
 
-def residual_figure(means: pd.DataFrame, branch: str) -> Figure:
+def residual_figure(means: pd.DataFrame, branch: str, measure: str = "activation") -> Figure:
     """Method x layer, one colour scale for all panels: forget beside retain, a row of panels a modality.
 
     Args:
         means: from `residual_means`.
         branch: "text" or "vision"; vision FFNs see no text questions, so they have one row of panels.
+        measure: what the means are of, a name of MEASURES.
 
     Raises:
         ValueError: no rows of the branch.
@@ -84,7 +96,7 @@ def residual_figure(means: pd.DataFrame, branch: str) -> Figure:
     for ax, (split, modality) in zip(axes.flat, panels, strict=False):
         image = heat_map(_panel(part, split, modality), methods, ax, scale)
         ax.set_title(f"{split}, {modality.replace('_', '-')} questions")
-    fig.colorbar(image, ax=axes, label="mean |activation - vanilla|", shrink=0.8, pad=0.02)
+    fig.colorbar(image, ax=axes, label=MEASURES[measure], shrink=0.8, pad=0.02)
     return fig
 
 
@@ -105,7 +117,7 @@ def heat_map(part: pd.DataFrame, methods: Sequence[str], ax: Axes, scale: LogNor
     shown = np.maximum(grid.to_numpy(dtype=float), scale.vmin)
     image = ax.imshow(shown, aspect="auto", cmap="cividis", norm=scale, interpolation="nearest")
     ax.set_xticks(range(grid.shape[1]), grid.columns)
-    ax.set_yticks(range(len(methods)), methods)
+    ax.set_yticks(range(len(methods)), named(methods))
     ax.set_xlabel("layer")
     if grid.shape[1] <= 8:
         for (row, column), value in np.ndenumerate(grid.to_numpy(dtype=float)):

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mipnb.plotting import METHODS, PAGE
+from mipnb.results.residuals import named
 
 MODALITY = {"image_text": "image questions", "text": "text questions"}
 
@@ -43,7 +44,7 @@ def apart_panel(part: pd.DataFrame, ax: Axes) -> Axes:
     if len(retrained):
         ax.axvline(retrained.value.iloc[0], color="#000000", linewidth=0.7, linestyle="--", label="retrained")
     ax.axvline(0.5, color="#888888", linewidth=0.6, linestyle=":")
-    ax.set_yticks(places, part.method)
+    ax.set_yticks(places, named(part.method))
     ax.set(xlim=(min(0.3, part.low.min() - 0.02), 1.02), ylim=(len(part) - 0.5, -0.5))
     return ax
 

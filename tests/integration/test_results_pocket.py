@@ -97,9 +97,7 @@ def test_a_row_changes_the_branches_that_it_names(setting: Setting, method: str,
         NeuronPath(branch, tuple((0, 1) for _ in ffns(setting.model, branch)), 512, setting.mark)
         for branch in ("text", "vision")
     ]
-    params = setting.params
-    batches = trials.edit_batches(setting.processor, params, *setting.training)
-    at = (located, trials.edit_config(params), batches)
+    at = (located, trials.edit_config(setting.params), watched.batches())
     found = ablation.row_results(watched, method, 3, *at)
     (changed,) = watched.seen
     assert any("language_model" in name for name in changed) == text
@@ -108,3 +106,10 @@ def test_a_row_changes_the_branches_that_it_names(setting: Setting, method: str,
     again = ablation.row_results(watched, method, 3, *at)
     assert len(watched.seen) == 1, "a finished unit is not trained again"
     assert again.value.tolist() == found.value.tolist()
+
+
+def test_batches_live_as_long_as_the_states_that_know_them(setting: Setting):
+    more = setting.params.model_copy(update={"edit_steps": 2})
+    assert setting.batches() is setting.batches(setting.params)
+    assert [len(part) for part in setting.batches(more)] > [len(part) for part in setting.batches()]
+    assert setting.batches() is setting.made[1, 1]

@@ -137,9 +137,8 @@ def baselines(run: Path) -> Path:
         .merge(splits, how="cross")
         .merge(pd.DataFrame({"layer": [0, 1]}), how="cross")
     )
-    residuals.assign(value=random.random(len(residuals)) * (residuals.method != "vanilla")).to_parquet(
-        folder / "residuals.parquet", index=False
-    )
+    moved = random.random(len(residuals)) * (residuals.method != "vanilla")
+    residuals.assign(value=moved, activation=moved).to_parquet(folder / "residuals.parquet", index=False)
     people = [("forget", f"f{i}") for i in range(10)] + [("retain", f"r{i}") for i in range(4)]
     asked = pd.DataFrame(
         [(*person, f"q{i}") for person in people for i in range(3)],

@@ -15,7 +15,7 @@ from mipnb.overlay import overlay
 from mipnb.paths import NeuronPath
 from mipnb.pools import pools
 from mipnb.results import ablation
-from mipnb.results.ablation_figures import ablation_sentences, means_by_row, winners
+from mipnb.results.ablation_figures import ablation_sentences, differences, means_by_row, winners
 from mipnb.results.full_model import edit_full_model
 from mipnb.rmisu import EditConfig, forget_pass, retain_pass, unanswered
 
@@ -163,3 +163,15 @@ def test_what_does_as_well_as_ours_is_named():
         in told
     )
     assert winners(results(edited=(0.1, 0.9), prune=(0.8, 1.0))).startswith("No row")
+
+
+def test_a_difference_that_the_seeds_may_make_does_not_count():
+    seeds = [results(edited=(f, 0.9), random=(r, 0.9)) for f, r in ((0.10, 0.20), (0.20, 0.10), (0.15, 0.21))]
+    found = pd.concat([part.assign(seed=index) for index, part in enumerate(seeds)])
+    found = found[(found.method != "vanilla") | (found.seed == 0)]
+    assert differences(found).loc["random"].tolist() == [0, 0]
+    steady = pd.concat(
+        [results(edited=(0.1, 0.9), random=(0.15, 0.9)).assign(seed=index) for index in range(3)]
+    )
+    steady = steady[(steady.method != "vanilla") | (steady.seed == 0)]
+    assert differences(steady).loc["random"].tolist() == pytest.approx([-0.05, 0])

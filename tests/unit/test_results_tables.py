@@ -50,6 +50,7 @@ def residual_table():
             split,
             modality,
             0.0 if method == "vanilla" else value * (layer + 1) * seed,
+            0.7,
         )
         for method in ("vanilla", "edited", "ga_diff")
         for seed in (1, 3)
@@ -67,6 +68,13 @@ def test_residuals_are_means_over_seeds_without_vanilla():
     assert "vanilla" not in means.index.get_level_values("method")
     assert means.value["text", "forget", "text", "edited", 1] == pytest.approx(0.2 * 2 * 2)
     assert means.n_seeds.unique().tolist() == [2]
+    assert residuals.residual_means(residual_table(), "value").value.tolist() == pytest.approx([0.7] * 24)
+
+
+def test_methods_stand_in_the_order_of_table_1_with_ours_near_the_end():
+    names = ["edited", "npo", "mine", "retrained", "vanilla", "ga_diff", "random"]
+    assert residuals.in_order(names) == ["vanilla", "ga_diff", "npo", "mine", "random", "edited", "retrained"]
+    assert residuals.named(["edited", "mine"]) == ["ours", "mine"]
 
 
 def test_selectivity_is_forget_over_retain():

@@ -1,0 +1,69 @@
+"""Fig. 3: what is forgotten against what is kept, every method at every forget ratio, four panels."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mipnb.plotting import METHODS, PAGE
+from mipnb.results.measures import NAMES, TASKS, in_order, rates
+
+METRICS = {"VQA": "accuracy", "QA": "accuracy", "VGEN": "ROUGE-L", "GEN": "ROUGE-L"}
+#: a shape a method beside its colour
+MARKERS = dict(zip(NAMES, "oXsvD^<>Pph8d", strict=True))
+
+
+def trade_off_points(results: pd.DataFrame, splits: tuple[str, str]) -> pd.DataFrame:
+    """What is drawn: one row a method, task and forget ratio, means over seeds.
+
+    Returns:
+        method, forget_ratio, task, drop (vanilla's value on the people to forget minus the method's), retain (the value on
+        the people to keep), ideal_drop, ideal_retain: the corner where all is forgotten and all kept.
+    """
+    table = rates(results, splits)
+    vanilla = table[table.method == "vanilla"].set_index(["forget_ratio", "task"])
+    at = pd.MultiIndex.from_frame(table[["forget_ratio", "task"]])
+    ideal = vanilla.loc[at]
+    points = table[["method", "forget_ratio", "task", "retain"]].assign(
+        drop=ideal.forget.to_numpy() - table.forget.to_numpy(),
+        ideal_drop=ideal.forget.to_numpy(), ideal_retain=ideal.retain.to_numpy(),
+    )  # fmt: skip
+    return points[points.method != "vanilla"].reset_index(drop=True)
+
+
+def trade_off_figure(points: pd.DataFrame) -> Figure:
+    """Four panels; points of a method are joined from the smallest forget ratio to the largest, and grow with it.
+
+    Args:
+        points: from `trade_off_points`.
+    """
+    fig, axes = plt.subplots(2, 2, figsize=(PAGE, 5.4))
+    for ax, task in zip(axes.flat, TASKS, strict=True):
+        panel(points[points.task == task], ax)
+        ax.set_title(task)
+        ax.set_xlabel(f"drop on forget, {METRICS[task]}")
+        ax.set_ylabel(f"retain, {METRICS[task]}")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=5)
+    return fig
+
+
+def panel(part: pd.DataFrame, ax: Axes) -> Axes:
+    """One task's points, with the ideal corner (hollow star) of each forget ratio."""
+    ratios = sorted(part.forget_ratio.unique())
+    for method in in_order(part.method):
+        rows = part[part.method == method].sort_values("forget_ratio")
+        sizes = [12 + 14 * ratios.index(ratio) for ratio in rows.forget_ratio]
+        ax.plot(rows["drop"], rows.retain, color=METHODS[method], linewidth=0.5, zorder=2)
+        ax.scatter(
+            rows["drop"], rows.retain, s=sizes, color=METHODS[method], marker=MARKERS[method], linewidth=0.4,
+            edgecolor="#222222", label=NAMES[method], zorder=4 if method in ("edited", "retrained") else 3, clip_on=False,
+        )  # fmt: skip
+    corner = part.groupby("forget_ratio")[["ideal_drop", "ideal_retain"]].first()
+    ax.scatter(
+        corner.ideal_drop, corner.ideal_retain, marker="*", s=90, facecolor="none", edgecolor="#222222",
+        linewidth=0.7, label="ideal corner", zorder=5, clip_on=False,
+    )  # fmt: skip
+    return ax
