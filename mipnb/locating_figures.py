@@ -54,7 +54,15 @@ def cost_and_agreement(
             seconds[row.estimator], row.value, yerr=spread, fmt=marker, markersize=4, label=row.estimator
         )
     ax.axhline(0.9, color=MARK, linestyle=":", linewidth=0.8)
-    ax.set(xscale="log", xlabel="time / m bare passes", ylabel=measure.replace("_", " "), ylim=(0, 1.05))
+    ax.set(
+        xscale="log",
+        xlabel="time / m bare passes",
+        ylabel=measure.replace("_", " "),
+        ylim=(0, 1.05),
+        xlim=(0.1, 20),
+    )
+    ax.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
+    ax.minorticks_off()
     return ax
 
 
