@@ -45,16 +45,14 @@ def ask_both(
     """
     if not question.prompt.strip():
         raise ValueError("there is no question: type one, or choose one of the list")
-    rows = []
+    known, rows = bool(question.value or question.answer), []
     for name, one in {"vanilla": None, **edits}.items():
         with one.applied(model) if one else nullcontext():
             said = generate(model, processor, [question], 1, max_new_tokens)[0]
             if one is None and not question.answer:
                 question = replace(question, answer=said if question.value in said else question.value)
-            known = question.value or question.answer
-            rows.append(
-                (name, said, value_probability(model, processor, [question])[0] if known else float("nan"))
-            )
+            likely = value_probability(model, processor, [question])[0] if known else float("nan")
+            rows.append((name, said, likely))
     return pd.DataFrame(rows, columns=["model", "answer", "probability"])
 
 

@@ -11,7 +11,7 @@ from mipnb.explore.ask import ask_both, fitted
 from mipnb.explore.drawing import html_table
 from mipnb.explore.opened import GROUPS, Opened
 from mipnb.explore.path_panel import located_people, located_questions
-from mipnb.explore.work import Step, Work
+from mipnb.explore.work import Run, Step, Work
 
 
 class AskPanel(widgets.VBox):
@@ -78,7 +78,7 @@ class AskPanel(widgets.VBox):
             picture = fitted(bytes(own[0]["content"]), picture)
         return Question(self.person.value, "GEN", prompt, "", image=picture, value=self.value.value.strip())
 
-    def _ask(self, run) -> None:
+    def _ask(self, run: Run) -> None:
         def task(step: Step) -> str:
             question = self.asked()
             if question.image is not None:

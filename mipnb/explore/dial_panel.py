@@ -13,7 +13,7 @@ from mipnb.benchmarks import Question
 from mipnb.explore.dial import dial_point
 from mipnb.explore.drawing import blank, dial_curve, html_table, png
 from mipnb.explore.opened import GROUPS, Opened, run_edits
-from mipnb.explore.work import Step, Work
+from mipnb.explore.work import Run, Step, Work
 from mipnb.listing import find_runs
 from mipnb.stages import load_stages
 
@@ -76,6 +76,7 @@ class DialPanel(widgets.VBox):
         own = self.run.value == self.opened.folder.name
         self.edits = self.opened.edits if own else run_edits(project_root() / "runs" / self.run.value)
         self.edit.options = list(self.edits)
+        self.edit.value = next(iter(self.edits), None)
 
     def _run_changed(self) -> None:
         try:
@@ -90,7 +91,7 @@ class DialPanel(widgets.VBox):
         if self.edit.value:
             self._compute(self.work.start, (self.strength.value,))
 
-    def _compute(self, run, strengths: Sequence[float]) -> None:
+    def _compute(self, run: Run, strengths: Sequence[float]) -> None:
         name, points = self.edit.value, self.points
 
         def task(step: Step) -> str:

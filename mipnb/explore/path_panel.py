@@ -9,7 +9,7 @@ from mipnb.explore.drawing import blank, html_table, line, neuron_figure, png
 from mipnb.explore.graph import path_buttons
 from mipnb.explore.neurons import neuron_report, path_nodes, served, served_text
 from mipnb.explore.opened import GROUPS, Opened
-from mipnb.explore.work import Step, Work
+from mipnb.explore.work import Run, Step, Work
 from mipnb.locating import PAIRS
 
 
@@ -50,10 +50,10 @@ class PathExplorer(widgets.VBox):
         self.top_k = widgets.IntSlider(5, 1, 12, description="top_k", continuous_update=False)
         self.graph, self.work = widgets.VBox(), Work()
         self.text, self.figure = widgets.HTML(), widgets.Image(format="png", layout={"max_width": "760px"})
-        self._names()
-        self._draw(self.work.now)
+        self._setting = False  # while controls are set from here, they draw nothing
+        self._names(self.work.now)
         self.modality.observe(lambda _: self._people(), "value")
-        self.person.observe(lambda _: self._names(), "value")
+        self.person.observe(lambda _: self._names(self.work.start), "value")
         for control in (self.question, self.top_k):
             control.observe(lambda _: self._draw(self.work.start), "value")
         controls = [self.modality, widgets.HBox([self.person, self.top_k]), self.question]
@@ -63,18 +63,27 @@ class PathExplorer(widgets.VBox):
     def _people(self) -> None:
         """Another modality: the same person if they were asked so, too."""
         options, before = located_people(self.opened, self.modality.value), self.person.value
+        people = [person for _, person in options]
+        self._setting = True
         self.person.options = options
-        if before in [person for _, person in options]:
-            self.person.value = before
-        self._names()
+        self.person.value = before if before in people else people[0]
+        self._setting = False
+        self._names(self.work.start)
 
-    def _names(self) -> None:
+    def _names(self, run: Run) -> None:
         """Another person: their questions."""
-        self.question.options = located_questions(self.opened, self.person.value, self.modality.value)
+        if self._setting:
+            return
+        options = located_questions(self.opened, self.person.value, self.modality.value)
+        self._setting = True
+        self.question.options = options
+        self.question.value = options[0][1]
+        self._setting = False
+        self._draw(run)
 
-    def _draw(self, run) -> None:
+    def _draw(self, run: Run) -> None:
         """Another question or top_k: its path, and its best neuron's report."""
-        if self.question.value is None:
+        if self._setting:
             return
         nodes = path_nodes(self.opened, self.question.value, self.modality.value, self.top_k.value)
         self.graph.children = [path_buttons(nodes, self.choose, self._told)]
@@ -90,7 +99,7 @@ class PathExplorer(widgets.VBox):
     def _told(self, branch: str, layer: int, neuron: int) -> str:
         return f"{branch}, layer {layer}, neuron {neuron}. {served_text(self._served(branch, layer, neuron))}"
 
-    def choose(self, branch: str, layer: int, neuron: int, run=None) -> None:
+    def choose(self, branch: str, layer: int, neuron: int, run: Run | None = None) -> None:
         """Show one neuron's report."""
         group = self.opened.group_of(self.question.value, self.modality.value)
         question = self.opened.asked[group, self.modality.value][self.question.value]

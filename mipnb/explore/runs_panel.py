@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from mipnb.explore.dial_panel import runs_table
 from mipnb.explore.drawing import blank, html_table, loss_curves, png
 from mipnb.explore.runs import compare
-from mipnb.explore.work import Step, Work
+from mipnb.explore.work import Run, Step, Work
 
 
 class RunsPanel(widgets.VBox):
@@ -23,7 +23,7 @@ class RunsPanel(widgets.VBox):
         super().__init__([self.runs, self.work, self.tables, self.figure])
         self.add_class("mipnb-compare")
 
-    def _compare(self, run) -> None:
+    def _compare(self, run: Run) -> None:
         chosen = list(self.runs.value)
 
         def task(step: Step) -> str:

@@ -12,6 +12,9 @@ from mipnb.progress import quiet
 
 #: told how many of how many pieces are done; raises `Cancelled` when the work is no longer wanted
 Step = Callable[[int, int], None]
+Task = Callable[[Step], str | None]
+#: `Work.start` or `Work.now`
+Run = Callable[[Task], None]
 _PATIENCE = 240  # letters of an error that are shown
 
 
@@ -35,14 +38,14 @@ class Work(widgets.HBox):
         self._stop, self._turn, self._thread = threading.Event(), threading.Lock(), None
         super().__init__([self.button, self.bar, self.message])
 
-    def start(self, task: Callable[[Step], str | None]) -> None:
+    def start(self, task: Task) -> None:
         """Run a task in a thread, once the one under way has ended; what it returns is the message."""
         self.cancel()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(task, self._stop), daemon=True)
         self._thread.start()
 
-    def now(self, task: Callable[[Step], str | None]) -> None:
+    def now(self, task: Task) -> None:
         """Run a task here and return when it is through."""
         self.cancel()
         self._stop = threading.Event()
@@ -63,7 +66,7 @@ class Work(widgets.HBox):
             if self._thread.is_alive():
                 raise TimeoutError(f"the work is not through after {seconds} s")
 
-    def _run(self, task: Callable[[Step], str | None], stop: threading.Event) -> None:
+    def _run(self, task: Task, stop: threading.Event) -> None:
         def step(done: int, total: int) -> None:
             if stop.is_set():
                 raise Cancelled
