@@ -12,14 +12,16 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Protocol
 
-__all__ = ["LINES", "Counter", "progress"]
+__all__ = ["LINES", "Counter", "progress", "quiet"]
 
 #: the environment that makes a kernel print lines
 LINES = {"MIPNB_PROGRESS": "lines"}
 #: seconds between two lines
 EVERY = 10.0
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 _GROUP = "mipnb"  # our bars stay on where those of loading and downloading are off (`mipnb.models`)
 
 
@@ -59,7 +61,18 @@ def silent() -> bool:
     return (
         os.environ.get("TQDM_DISABLE", "0").lower() not in ("", "0", "false")
         or "PYTEST_VERSION" in os.environ
+        or _QUIET.get()
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No bars and lines while the context lasts, in this thread: for work that shows by itself how far it is."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
 
 
 class _Nothing:
