@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
 from statistics import mean
@@ -39,6 +40,21 @@ def overlap_rows(paths: Mapping[str, NeuronPath]) -> pd.DataFrame:
     """Everyone with everyone, for `plotting.overlap_matrix`: columns row, column, overlap."""
     rows = [(one, two, mean_overlap(paths[one], paths[two])) for one in paths for two in paths]
     return pd.DataFrame(rows, columns=["row", "column", "overlap"])
+
+
+def by_name(paths: Mapping[str, NeuronPath], names: Mapping[str, str]) -> dict[str, NeuronPath]:
+    """People's paths under their names in place of their IDs.
+
+    Args:
+        paths: person_id -> path.
+        names: person_id -> name (`benchmarks.names_of`); somebody without one keeps the ID, and people of one name have it
+            behind the name.
+    """
+    called = {person: names.get(person, person) for person in paths}
+    often = Counter(called.values())
+    return {
+        name if often[name] == 1 else f"{name} ({person})": paths[person] for person, name in called.items()
+    }
 
 
 def among(paths: Mapping[str, NeuronPath]) -> tuple[float, float]:

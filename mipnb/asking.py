@@ -9,7 +9,8 @@ import pandas as pd
 
 from mipnb.benchmarks import Question, benchmark_kind
 from mipnb.evaluation import CELL, COUNTS, aggregate, compare
-from mipnb.plotting import MAIN_METRIC, TASK_NAMES
+from mipnb.plotting import MAIN_METRIC
+from mipnb.task_names import named_tasks
 
 
 def first_views(questions: Iterable[Question]) -> list[Question]:
@@ -29,6 +30,50 @@ def one_view_each(asked: Mapping[str, Sequence[Question]], root: str | Path) -> 
         split: first_views(group) if several and split.startswith("test_") else list(group)
         for split, group in asked.items()
     }
+
+
+def views_told(whole: tuple[float, int], first: tuple[float, int]) -> str:
+    """Why the vanilla model has two numbers on the unseen views of people to keep (VQA of test_retain), in a sentence.
+
+    Args:
+        whole: accuracy on all of them, 0 to 1, and the number of questions.
+        first: the same on each person's first one.
+    """
+    (mean, n), (one, n_one) = whole, first
+    if n == n_one:
+        return f"Vanilla, VQA of test_retain: {mean:.3f} of {n} questions; every unseen view is asked here and in 01 alike."
+    others = (mean * n - one * n_one) / (n - n_one)
+    how = "less well" if others < one else "better" if others > one else "as well"
+    return (
+        f"Vanilla, VQA of test_retain: {mean:.3f} over all unseen views ({n} questions, 01_vanilla_model), {one:.3f} over the "
+        f"first view of each person ({n_one}, 05_evaluation, which leaves the others out to save time). The same questions "
+        f"are asked about each view, and the others are read {how}: {others:.3f}."
+    )
+
+
+def views_beside(
+    results: pd.DataFrame, bars: pd.DataFrame, asked: Mapping[str, Sequence[Question]], same_way: bool = True
+) -> str:
+    """`views_told` for notebook 05.
+
+    Args:
+        results: its tidy table.
+        bars: `bars.parquet` of notebook 01.
+        asked: all questions of the evaluation, further views among them.
+        same_way: whether notebook 05 asks by the prompts of 01, without solved examples.
+    """
+    if not same_way:
+        return (
+            "Vanilla's marks here and in 01_vanilla_model are of different prompts, and not to be compared."
+        )
+    cell = ("test_retain", "VQA", "accuracy")
+    keys = ["split", "task", "metric"]
+    here = results[results.method == "vanilla"].set_index(keys)
+    there = bars.set_index(keys).measured
+    if cell not in here.index or cell not in there.index:
+        return "The benchmark shows no unseen views of people to keep."
+    n = sum(question.task == "VQA" for question in asked["test_retain"])
+    return views_told((there[cell], n), (here.value[cell], int(here.n[cell])))
 
 
 def first_portraits(questions: Iterable[Question]) -> dict[str, bytes]:
@@ -60,8 +105,9 @@ def change_table(results: pd.DataFrame) -> pd.DataFrame:
     forgotten = table.split.isin(("forget", "test_forget"))
     table["what"] = forgotten.map({True: "forgetting rate", False: "retention"})
     table["shown"] = table.forgetting_rate.where(forgotten, table.retention)
-    table["task"] = table.task.replace(TASK_NAMES)
-    return table.pivot_table(index=["what", "split", "method"], columns="task", values="shown", sort=False)
+    return named_tasks(table).pivot_table(
+        index=["what", "split", "method"], columns="task", values="shown", sort=False
+    )
 
 
 def with_interval(results: pd.DataFrame, splits: Iterable[str], methods: Iterable[str]) -> pd.DataFrame:
@@ -69,7 +115,7 @@ def with_interval(results: pd.DataFrame, splits: Iterable[str], methods: Iterabl
 
     Splits that the benchmark does not have are passed over.
     """
-    means = aggregate(results[~results.metric.isin(COUNTS)])
+    means = named_tasks(aggregate(results[~results.metric.isin(COUNTS)]))
     means = means[means.split.isin(list(splits)) & means.method.isin(list(methods))]
     text = [f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in means.itertuples(index=False)]
     wide = means.assign(text=text).pivot(index=CELL, columns="method", values="text")

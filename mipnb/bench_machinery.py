@@ -40,7 +40,7 @@ def make_project(root: Path) -> None:
 def make_runs(root: Path, count: int) -> None:
     """A folder of runs as `mipnb run` leaves them, with results of the pocket run's size."""
     splits = ("forget", "retain", "test_forget", "test_retain", "celebrity", "holdout")
-    tasks = ("VQA", "QA", "VGEN", "GEN", "VCLOZE", "CLOZE")
+    tasks = ("VQA", "QA", "VGEN", "GEN", "CLOZE_VQA", "CLOZE_QA")
     rows = list(itertools.product(splits, tasks, ("vanilla", "prune", "edited", "random")))
     columns = {"split": [r[0] for r in rows], "task": [r[1] for r in rows], "method": [r[2] for r in rows]}
     columns |= {"metric": ["accuracy"] * len(rows), "value": [0.5] * len(rows)}

@@ -15,6 +15,7 @@ import pandas as pd
 from mipnb.artefacts import atomic_path
 from mipnb.generation import evaluate, generate
 from mipnb.metrics import MARK_COLUMNS, interval, marks
+from mipnb.task_names import named_tasks
 
 __all__ = [
     "COUNTS", "aggregate", "compare", "evaluate", "forgetting_rate", "generate", "read_results", "retention", "score",
@@ -158,7 +159,7 @@ def _found(results: pd.DataFrame) -> list[str]:
 
 
 def side_by_side(results: pd.DataFrame, methods: Iterable[str] | None = None) -> pd.DataFrame:
-    """Means over seeds with one column a method, one row a split, task, modality and metric.
+    """Means over seeds with one column a method, one row a split, task (as it is shown), modality and metric.
 
     Raises:
         ValueError: a method that is not there, or rows of several models, benchmarks or forget ratios.
@@ -171,7 +172,7 @@ def side_by_side(results: pd.DataFrame, methods: Iterable[str] | None = None) ->
     order = list(means.method.unique()) if methods is None else list(methods)
     if missing := [name for name in order if name not in set(means.method)]:
         raise ValueError(f"no results of methods {missing}; found {_found(results)}")
-    wide = means.pivot_table(index=CELL, columns="method", values="value", sort=False)
+    wide = named_tasks(means).pivot_table(index=CELL, columns="method", values="value", sort=False)
     return wide[order].rename_axis(columns=None)
 
 

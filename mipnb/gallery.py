@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from mipnb.batches import decode_image
 from mipnb.benchmarks import TASKS, Person, has_split, load_people, load_training
+from mipnb.task_names import task_name
 
 
 def gallery(
@@ -74,7 +75,13 @@ def question_table(person: Person) -> pd.DataFrame:
     """One person's first question of each task: task, picture, prompt, answer, value."""
     first = {question.task: question for question in reversed(person.questions)}
     rows = [
-        (task, "yes" if (q := first[task]).image else "", q.prompt.replace("\n", " / "), q.answer, q.value)
+        (
+            task_name(task),
+            "yes" if (q := first[task]).image else "",
+            q.prompt.replace("\n", " / "),
+            q.answer,
+            q.value,
+        )
         for task in TASKS
         if task in first
     ]

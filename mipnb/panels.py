@@ -98,7 +98,9 @@ def concentration_curves(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def change_bars(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Change of the right answer's probability: a pair of bars (forget, retain) for everything silenced.
+    """Change of F, the right answer's probability: a pair of bars (forget, retain) for everything silenced.
+
+    Axes that share x get limits that hold all their bars; they reach at least from -0.05 to 0.02.
 
     Args:
         table: rows of one modality of `silencing.silencing`, without "nothing".
@@ -110,12 +112,8 @@ def change_bars(table: pd.DataFrame, ax: Axes) -> Axes:
         ax.barh([row + offset for row in range(len(names))], part, 0.38, color=colour, label=group)
     ax.axvline(0, color=MARK, linewidth=0.8)
     ax.set_yticks(range(len(names)), names)
-    reach = max(0.05, 1.1 * table.change.abs().max())
-    ax.set(
-        xlabel="change of F",
-        ylim=(len(names) - 0.4, -0.6),
-        xlim=(-reach, max(0.02, 1.1 * table.change.max())),
-    )
+    ax.update_datalim([(-0.05, 0), (0.02, 0)], updatey=False)
+    ax.set(xlabel="change of F, the mean probability\nof the right answer", ylim=(len(names) - 0.4, -0.6))
     ax.locator_params(axis="x", nbins=5)
     return ax
 

@@ -14,6 +14,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 
+from mipnb.task_names import task_name
+
 #: inches: one column of the paper, and its whole width
 COLUMN, PAGE = 3.3, 7.0
 #: colour-blind safe (Okabe and Ito 2008); one colour a method in every figure
@@ -43,7 +45,6 @@ MAIN_METRIC = {
     "CLOZE_VQA": "accuracy",
     "CLOZE_QA": "accuracy",
 }
-TASK_NAMES = {"CLOZE_VQA": "VCLOZE", "CLOZE_QA": "CLOZE"}
 LOSS_NAMES = {"loss_forget": "forget, $L_f$", "loss_retain": "retain, $L_r$", "loss_ce": "answers, $L_{CE}$"}
 
 
@@ -103,7 +104,7 @@ def task_bars(results: pd.DataFrame, ax: Axes, metrics: dict[str, str] | None = 
         ax.bar(at, rows.value, width * 0.92, color=colour, label=method)
         ends = [(rows.value - rows.low).clip(lower=0), (rows.high - rows.value).clip(lower=0)]
         ax.errorbar(at, rows.value, ends, fmt="none", ecolor="#222222", elinewidth=0.7, capsize=1.2)
-    ax.set_xticks(range(len(tasks)), [TASK_NAMES.get(task, task) for task in tasks])
+    ax.set_xticks(range(len(tasks)), [task_name(task) for task in tasks])
     ax.set(ylim=(0, 1.05), ylabel="accuracy, ROUGE-L" if metrics is None else "score")
     return ax
 
@@ -169,9 +170,11 @@ def overlap_matrix(table: pd.DataFrame, ax: Axes, value: str = "overlap") -> Axe
     grid = grid.loc[list(dict.fromkeys(table["row"])), list(dict.fromkeys(table["column"]))]
     sns.heatmap(
         grid, ax=ax, vmin=0, vmax=1, cmap="cividis", annot=grid.size <= 100, fmt=".2f", square=True,
-        linewidths=0.5, cbar_kws={"label": value, "shrink": 0.8},
+        linewidths=0.5, annot_kws={"fontsize": "x-small"}, cbar_kws={"label": value, "shrink": 0.6},
     )  # fmt: skip
     ax.set(xlabel="", ylabel="")
+    ax.tick_params(axis="y", rotation=0)
+    ax.tick_params(axis="x", rotation=90)
     return ax
 
 

@@ -201,12 +201,11 @@ def paper_item(notebook: Path) -> str:
 def numbers(results: pd.DataFrame) -> str:
     """Markdown: means over seeds, a row a split and metric of a task, a column a method."""
     from mipnb.evaluation import side_by_side
-    from mipnb.plotting import TASK_NAMES
 
     table = side_by_side(results[results.metric != "n_unparsed"], list(METHODS)).droplevel("modality")
     rows = [f"| split | task | metric | {' | '.join(METHODS)} |", "|---" * (3 + len(METHODS)) + "|"]
     for split in SPLITS:
         for (_, task, metric), values in table[table.index.get_level_values("split") == split].iterrows():
             marks = " | ".join(f"{value:.2f}" for value in values)
-            rows.append(f"| {split} | {TASK_NAMES.get(task, task)} | {metric} | {marks} |")
+            rows.append(f"| {split} | {task} | {metric} | {marks} |")
     return "\n".join(rows)

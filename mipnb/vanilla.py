@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mipnb.answers import answer_value
+from mipnb.asking import one_view_each, views_told
 from mipnb.batches import encode
 from mipnb.benchmarks import Question, evaluation_questions
 from mipnb.evaluation import evaluate, score, score_marks
@@ -29,6 +30,7 @@ LABELS = {
 
 
 CHANCE = 0.25  # four options
+FIRST_VIEW = ", first view"  # ends the name of a split without its further views
 SLACK = 0.10  # beside chance: three standard errors of 160 guesses
 
 
@@ -107,7 +109,7 @@ def ask_vanilla(
 
     Returns:
         Tidy results. Splits beside the usual: `swapped` (somebody else's portrait), `no vision FFN` and `no text FFN`
-        (every neuron of that branch at zero).
+        (every neuron of that branch at zero), and those of `on_first_views`.
     """
     asked = evaluation_questions(root, forget_ratio, n_people, seed)
     asked["swapped"] = swap_portraits(asked["retain"])
@@ -116,11 +118,45 @@ def ask_vanilla(
     for branch in ("vision", "text"):
         with zeroed(ffns(model, branch)):
             answers.append(evaluate(model, processor, {f"no {branch} FFN": group}, batch_size))
+    answers.append(on_first_views(answers[0], asked, root))
     found = score(pd.concat(answers, ignore_index=True), **LABELS)
     if "holdout" not in asked:
         return found
     marks = forced_choices(model, processor, asked["holdout"], "holdout", batch_size)
     return pd.concat([found, score_marks(marks, **LABELS)], ignore_index=True)
+
+
+def on_first_views(
+    answers: pd.DataFrame, asked: Mapping[str, Sequence[Question]], root: str | Path
+) -> pd.DataFrame:
+    """The answers to each person's first unseen view alone, where a split asks about several; nothing is asked anew.
+
+    Args:
+        answers: of `evaluate`.
+        asked: the questions that they answer, split by split.
+        root: the benchmark.
+
+    Returns:
+        Rows of `answers`, of splits named "test_retain, first view"; none if every split has one view a person.
+    """
+    parts = [answers[:0]]
+    for split, first in one_view_each(asked, root).items():
+        if len(first) < len(asked[split]):
+            kept = set(map(id, first))
+            rows = answers[answers.split == split]
+            rows = rows[[id(question) in kept for question in asked[split]]]
+            parts.append(rows.assign(split=split + FIRST_VIEW))
+    return pd.concat(parts, ignore_index=True)
+
+
+def two_numbers(results: pd.DataFrame) -> str:
+    """`asking.views_told` for notebook 01: what the evaluation's choice of views does to vanilla's number."""
+    rows = results[(results.task == "VQA") & (results.metric == "accuracy")].set_index("split")
+    if "test_retain" not in rows.index:
+        return "The benchmark shows no unseen views of people to keep."
+    first = f"test_retain{FIRST_VIEW}"
+    pairs = [(rows.value[name], int(rows.n[name])) for name in ("test_retain", first) if name in rows.index]
+    return views_told(pairs[0], pairs[-1])
 
 
 def forced_choices(

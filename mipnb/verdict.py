@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from mipnb.evaluation import compare
+from mipnb.task_names import named_tasks
 
 #: at most, on the forget people: a guess among four options is right in 0.25
 FORGET_BARS = (
@@ -68,6 +69,6 @@ def verdict_text(table: pd.DataFrame, method: str = "edited") -> str:
         return f"**{method}: all {len(table)} demands are met.**"
     lines = [
         f"- {row.split} {row.task} {row.metric}: **{row.measured:.2f}**, demanded {row.bound}"
-        for row in missed.itertuples()
+        for row in named_tasks(missed).itertuples()
     ]
     return f"**{method}: {len(missed)} of {len(table)} demands are missed.**\n\n" + "\n".join(lines)

@@ -12,6 +12,7 @@ from mipnb.artefacts import project_root, read_json, under_root
 from mipnb.evaluation import aggregate, read_results
 from mipnb.headline import results_file
 from mipnb.plotting import MAIN_METRIC
+from mipnb.task_names import named_tasks
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,7 @@ class Compared:
 
     Attributes:
         parameters: one row a parameter that differs, one column a run; "" where a run does not take it.
-        scores: rows (split, task), columns (run, method): the task's main metric, mean over seeds.
+        scores: rows (split, task as it is shown), columns (run, method): the task's main metric, mean over seeds.
         curves: the losses of each step of editing: run and the columns of history.parquet; empty if none was kept.
     """
 
@@ -71,7 +72,7 @@ def _scores(folders: dict[str, Path]) -> pd.DataFrame:
                 f"{name} has no results: run `mipnb run --name {name}`, or choose another run"
             )
         means = aggregate(read_results(file))
-        means = means[means.task.map(MAIN_METRIC) == means.metric]
+        means = named_tasks(means[means.task.map(MAIN_METRIC) == means.metric])
         parts[name] = means.pivot_table(index=["split", "task"], columns="method", values="value", sort=False)
     return pd.concat(parts, axis=1, names=["run"])
 

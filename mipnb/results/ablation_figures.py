@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mipnb.evaluation import compare
-from mipnb.plotting import MAIN_METRIC, PAGE, TASK_NAMES
+from mipnb.plotting import MAIN_METRIC, PAGE
 from mipnb.results.ablation import ROWS, TITLES, main_rows
 from mipnb.results.setting import MAIN_TASKS
+from mipnb.task_names import task_name
 
 FORGET, RETAIN = "#D55E00", "#0072B2"
 
@@ -25,7 +26,7 @@ def ablation_figure(rows: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, len(tasks), figsize=(PAGE, 2.9), sharey=True, squeeze=False)
     for ax, task in zip(axes[0], tasks, strict=True):
         dumbbells(rows[rows.task == task], ax)
-        ax.set_title(TASK_NAMES.get(task, task))
+        ax.set_title(task_name(task))
         ax.set_xlabel("accuracy" if MAIN_METRIC[task] == "accuracy" else "ROUGE-L")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return fig

@@ -4,7 +4,7 @@ from statistics import mean
 
 import pytest
 
-from mipnb.agreement import agreement, among, by_chance, mean_overlap, overlap_rows
+from mipnb.agreement import agreement, among, by_chance, by_name, mean_overlap, overlap_rows
 from mipnb.paths import NeuronPath, random_path
 
 
@@ -42,3 +42,9 @@ def test_a_table_of_pairs():
     table = agreement({"same": (ONE, ONE), "other": (ONE, TWO)}).set_index("compared")
     assert table.overlap.tolist() == [1, 0.75]
     assert table.by_chance["other"] == pytest.approx(by_chance(ONE, TWO))
+
+
+def test_paths_are_called_by_their_people():
+    paths = {"1": ONE, "2": TWO, "3": ONE, "4": TWO}
+    called = by_name(paths, {"1": "Ada", "2": "Bo", "3": "Ada"})
+    assert called == {"Ada (1)": ONE, "Bo": TWO, "Ada (3)": ONE, "4": TWO}

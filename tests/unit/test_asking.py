@@ -14,6 +14,8 @@ from mipnb.asking import (
     first_views,
     one_view_each,
     some_people,
+    views_beside,
+    views_told,
     with_interval,
 )
 from mipnb.benchmarks import Question, evaluation_questions, forget_ratios
@@ -133,3 +135,31 @@ def test_one_view_each_leaves_out_further_pictures_of_test_set_alone(make, tmp_p
     for split, group in asked.items():
         tested = make is small_benchmarks.mllmu and split.startswith("test_")
         assert len(kept[split]) == len(first_views(group) if tested else group), split
+
+
+def test_two_numbers_of_vanilla_are_told_apart_by_views():
+    told = views_told((0.9, 300), (0.96, 100))
+    assert "0.900 over all unseen views (300 questions" in told
+    assert "0.960 over the first view of each person (100" in told
+    assert told.endswith("the others are read less well: 0.870.")
+    assert views_told((0.9, 300), (0.8, 100)).endswith("read better: 0.950.")
+    assert "every unseen view is asked" in views_told((0.9, 300), (0.9, 300))
+
+
+def test_vanilla_here_stands_beside_the_bar_of_the_first_notebook(results: pd.DataFrame):
+    here = results.assign(split="test_retain", task="VQA", modality="image_text")[:1].assign(value=1.0, n=3)
+    bars = pd.DataFrame(
+        [("test_retain", "VQA", "accuracy", 0.8)], columns=["split", "task", "metric", "measured"]
+    )
+    asked = {"test_retain": [question("1", bytes([view])) for view in range(6)] + [question("1", None)]}
+    assert "0.800 over all unseen views (6 questions" in (told := views_beside(here, bars, asked))
+    assert "1.000 over the first view of each person (3," in told
+    assert told.endswith("0.600.")
+    assert "not to be compared" in views_beside(here, bars, asked, same_way=False)
+    assert "no unseen views" in views_beside(results, bars, asked)
+
+
+def test_tasks_are_shown_by_their_short_names(results: pd.DataFrame):
+    cloze = results.replace({"task": {"QA": "CLOZE_QA"}})
+    assert change_table(cloze).columns.tolist() == ["CLOZE"]
+    assert with_interval(cloze, ["forget"], ["vanilla"]).index.tolist() == [("forget", "CLOZE", "accuracy")]

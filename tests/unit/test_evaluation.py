@@ -21,7 +21,7 @@ from mipnb.evaluation import (
     write_results,
 )
 from mipnb.generation import ANSWER_COLUMNS, evaluate, generate
-from mipnb.metrics import _t_975, holds_words, interval, marks, match_option, rouge_l
+from mipnb.metrics import holds_words, interval, marks, match_option, rouge_l, t_975
 from mipnb.pocket.model import new_model, new_processor, new_tokenizer
 
 LABELS = {"run": "tiny", "model": "random", "benchmark": "tiny", "forget_ratio": 5, "seed": 1}
@@ -136,7 +136,7 @@ def test_the_interval_covers_the_truth_when_people_differ():
 
 
 def test_t_quantiles():
-    found = [_t_975(degrees) for degrees in (1, 3, 5, 9, 30, 1000)]
+    found = [t_975(degrees) for degrees in (1, 3, 5, 9, 30, 1000)]
     assert found == pytest.approx([12.706, 3.182, 2.571, 2.262, 2.042, 1.962], rel=0.01)
 
 

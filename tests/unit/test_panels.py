@@ -83,6 +83,18 @@ def test_concentration_and_change_are_drawn_as_given(ax):
     assert [bar.get_width() for bar in bars.patches] == [-0.4, 0.0, -0.1, 0.1]
 
 
+def test_panels_of_change_that_share_an_axis_have_the_limits_of_both():
+    fig, axes = plt.subplots(1, 2, sharex=True)
+    for ax, change in zip(axes, (-0.5, -0.001), strict=True):
+        rows = pd.DataFrame({"silenced": "path", "set": ["forget", "retain"], "change": [change, 0.0]})
+        change_bars(rows, ax)
+    low, high = axes[1].get_xlim()
+    assert axes[0].get_xlim() == (low, high)
+    assert low < -0.5
+    assert high >= 0.02
+    plt.close(fig)
+
+
 def test_a_gallery_shows_views_trained_on_and_not(ax):
     people = forget_ids(ROOT, 5)[:2]
     table = gallery(ROOT, people, n_training=3, n_unseen=1)
@@ -104,7 +116,7 @@ def test_a_gallery_of_a_benchmark_without_unseen_views(tmp_path):
 def test_a_question_a_task():
     person = load_people(ROOT, "forget_5")[0]
     table = question_table(person)
-    assert list(table.index) == ["VQA", "QA", "VGEN", "GEN", "CLOZE_VQA", "CLOZE_QA"]
+    assert list(table.index) == ["VQA", "QA", "VGEN", "GEN", "VCLOZE", "CLOZE"]
     assert (table.picture == "yes").tolist() == [True, False] * 3
     assert table.prompt["GEN"] == next(q.prompt for q in person.questions if q.task == "GEN")
 

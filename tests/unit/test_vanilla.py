@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 import torch
+from small_benchmarks import clear, mllmu
 
-from mipnb.benchmarks import Question
+from mipnb.benchmarks import Question, evaluation_questions
 from mipnb.training import optimize, schedule, shuffled
-from mipnb.vanilla import bars, swap_portraits
+from mipnb.vanilla import bars, on_first_views, swap_portraits, two_numbers
 
 GOOD = {"VQA": 1.0, "QA": 1.0, "VGEN": 1.0, "GEN": 1.0}
 
@@ -95,3 +96,37 @@ def test_what_the_benchmark_does_not_ask_is_not_demanded():
     assert without.met.all()
     assert len(without) == len(bars(found)) - 4 - 3 - 2 - 1  # strangers; knows, unseen phrasing, lost: of QA
     assert set(without.task) == {"VQA", "VGEN", "GEN"}
+
+
+def answered(root):
+    """Every question of a small benchmark, and answers that hold each one's number."""
+    asked = evaluation_questions(root, 5 if root.name == "clear" else 10, 3, 1)
+    rows = [(split, q.task, q.image) for split, group in asked.items() for q in group]
+    return asked, pd.DataFrame(rows, columns=["split", "task", "image"])
+
+
+def test_first_views_are_splits_of_their_own(tmp_path):
+    asked, answers = answered(mllmu(tmp_path))
+    first = on_first_views(answers, asked, tmp_path)
+    assert set(first.split) == {"test_forget, first view", "test_retain, first view"}
+    tasks = first[first.split.str.startswith("test_retain")].task.value_counts().to_dict()
+    assert tasks == answers[answers.split == "retain"].task.value_counts().to_dict(), (
+        "as often as of one view"
+    )
+    pictured = answers[(answers.split == "test_retain") & (answers.task == "VQA")]
+    kept = first[first.split.str.startswith("test_retain") & (first.task == "VQA")]
+    assert kept.image.tolist() == pictured.image.tolist()[::2], "the first of two views"
+
+
+def test_where_every_picture_is_asked_there_are_no_further_splits(tmp_path):
+    root = tmp_path / "clear"
+    root.mkdir()
+    asked, answers = answered(clear(root))
+    assert on_first_views(answers, asked, root).empty
+
+
+def test_both_numbers_of_vanilla_are_told():
+    rows = results(**{"test_retain__VQA": 0.9, "test_retain, first view__VQA": 0.96})
+    counts = rows.split.map({"test_retain": 300, "test_retain, first view": 100}).fillna(1)
+    assert two_numbers(rows.assign(n=counts)).endswith("0.870.")
+    assert "every unseen view is asked" in two_numbers(results().assign(n=5))
