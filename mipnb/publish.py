@@ -57,7 +57,7 @@ def publish(run_dir: str) -> list[Path]:
         filled[start] = fill(read_notebook(start), _executed(start, root))
     for path, notebook in filled.items():
         check_outputs(path, notebook, root)
-    blocks = _blocks(stages, run, root)
+    blocks = _blocks(run, root)
     for path, notebook in filled.items():
         with atomic_path(path) as temporary:
             nbformat.write(notebook, temporary)
@@ -162,39 +162,45 @@ def copy_figures(folders: Sequence[Path], target: Path) -> list[Path]:
     return [*copied, write_json(manifest, dict(sorted(entries.items())))]
 
 
-def _blocks(stages: Sequence[Stage], run: Path, root: Path) -> dict[str, str]:
+def _blocks(run: Path, root: Path) -> dict[str, str]:
     """README's blocks by name."""
     results = pd.read_parquet(run / "05_evaluation" / "results.parquet")
     manifest = read_json(run / "05_evaluation" / "figures" / "manifest.json")
     caption = manifest[RESULT_FIGURE]["caption"]
     return {
         "figure": f"![{caption}](figures/{RESULT_FIGURE}.png)",
-        "notebooks": notebook_table(stages, run, root / "notebooks" / f"{START}.ipynb"),
+        "notebooks": notebook_table(
+            load_stages(root / "notebooks"), run, root / "notebooks" / f"{START}.ipynb"
+        ),
         "numbers": numbers(results),
     }
 
 
 def notebook_table(stages: Sequence[Stage], run: Path, start: Path) -> str:
-    """Markdown: each notebook, what it reads and writes, its minutes and peak memory, its item of the paper."""
+    """Markdown: each notebook, what it reads and writes, its item of the paper; of those in the run minutes and peak memory."""
     rows = ["| notebook | reads | writes | minutes | peak GB | paper |", "|---|---|---|---|---|---|"]
     if start.exists():
         rows.append(f"| [`{START}`](notebooks/{START}.ipynb) | | | | | {paper_item(start)} |")
     total = 0.0
     for stage in stages:
-        seconds = read_json(run / stage.name / RECORD)["seconds"]
-        total += seconds
-        memory = read_json(run / stage.name / USAGE)["peak_memory_gb"]
+        minutes = memory = ""
+        if (run / stage.name / RECORD).exists():
+            seconds = read_json(run / stage.name / RECORD)["seconds"]
+            total, minutes = total + seconds, f"{seconds / 60:.1f}"
+            memory = f"{read_json(run / stage.name / USAGE)['peak_memory_gb']:.1f}"
         reads = ", ".join(name.split("_")[0] for name in stage.reads) or "data"
         writes = ", ".join(f"`{name}`" for name in stage.writes)
         link = f"[`{stage.name}`](notebooks/{stage.name}.ipynb)"
         item = paper_item(stage.notebook)
-        rows.append(f"| {link} | {reads} | {writes} | {seconds / 60:.1f} | {memory:.1f} | {item} |")
+        rows.append(f"| {link} | {reads} | {writes} | {minutes} | {memory} | {item} |")
     return "\n".join([*rows, f"| together | | | {total / 60:.1f} | | |"])
 
 
 def paper_item(notebook: Path) -> str:
     """What a notebook's first cell says after *Paper item:*, on one line without the closing full stop."""
-    found = re.search(r"\*Paper item:?\*:?\s*(.+)", read_notebook(notebook).cells[0].source, re.DOTALL)
+    found = re.search(
+        r"\*Paper item:?\*:?\s*(.+?)(?:\n\s*\n|\Z)", read_notebook(notebook).cells[0].source, re.DOTALL
+    )
     return " ".join(found[1].split()).rstrip(".") if found else ""
 
 

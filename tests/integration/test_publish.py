@@ -102,6 +102,10 @@ def test_a_run_must_be_whole_and_at_default_parameters(project: Path, capsys):
     assert [line.split("|")[2].strip() for line in table[2:]] == ["data", "01", "02", ""]
     minutes = sum(read_json(run / stage.name / "record.json")["seconds"] for stage in stages) / 60
     assert table[-1].split("|")[4].strip() == f"{minutes:.1f}"
+    shutil.rmtree(run / stages[0].name)
+    row, *others = notebook_table(stages, run, project / "notebooks" / "none.ipynb").splitlines()[2:]
+    assert row.split("|")[4:6] == ["  ", "  "], "never run: a line without minutes and memory"
+    assert "" not in [other.split("|")[4].strip() for other in others]
 
 
 def test_figures_and_their_manifests_are_united(tmp_path: Path):
@@ -127,6 +131,10 @@ def test_the_numbers_are_means_over_seeds():
 
 
 def test_the_item_of_the_paper_is_read_off_the_first_cell(tmp_path: Path):
-    for text, item in (("# T\n*Time:* x. *Paper item:* Eq. 2-6,\nTable 1.", "Eq. 2-6, Table 1"), ("# T", "")):
+    for text, item in (
+        ("# T\n*Time:* x. *Paper item:* Eq. 2-6,\nTable 1.", "Eq. 2-6, Table 1"),
+        ("# T\n*Paper item:* Eq. 4.\n\nMore words.", "Eq. 4"),
+        ("# T", ""),
+    ):
         nbformat.write(new_notebook(cells=[new_markdown_cell(text)]), tmp_path / "a.ipynb")
         assert paper_item(tmp_path / "a.ipynb") == item

@@ -1,5 +1,6 @@
 """The parameters: names, types, bounds, files, and what a notebook's cell may hold."""
 
+import html
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,15 @@ def test_the_table_shows_name_value_meaning():
     assert list(table.index) == ["seed", "rule"]
     assert list(table.columns) == ["value", "meaning"]
     assert table.loc["rule", "value"] == "gauss"
+
+
+def test_the_table_shows_meanings_whole():
+    table = show(Params())
+    text, page = repr(table), html.unescape(table._repr_html_())
+    assert max(map(len, text.splitlines())) < 180
+    for name, field in Params.model_fields.items():
+        assert field.description in page
+        row = text.split(f"\n{name} ")[1].split("\n" + " " * len(name))
+        assert field.description.split()[-1] in "".join(row), name
+    assert "..." not in text
+    assert repr(show(subset({"methods": ["npo"]}))).splitlines()[1].startswith("methods  ['npo']")

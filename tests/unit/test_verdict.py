@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from mipnb.evaluation import COLUMNS
+from mipnb.task_names import task_name
 from mipnb.verdict import FORGET_BARS, FORGOTTEN_SPLITS, KEPT_METRICS, KEPT_SPLITS, verdict, verdict_text
 
 
@@ -50,7 +51,7 @@ def test_the_mean_over_seeds_is_judged_at_each_bound(cell: str, good: float, bad
     assert (~missed.met).sum() == 1
     row = missed[~missed.met].iloc[0]
     assert f"{row.split}_{row.task}" == cell
-    assert f"{row.split} {row.task}" in verdict_text(missed)
+    assert f"{row.split} {task_name(row.task)} " in verdict_text(missed)
 
 
 def test_what_was_not_measured_is_not_met():
