@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -120,37 +120,31 @@ def attribute(
     target = target or ("log_likelihood" if kind == "ifi" else "probability")
     check_choices(branch=(branch, models.BRANCHES), kind=(kind, KINDS), score=(score, SCORES))
     check_choices(search=(search, SEARCHES), target=(target, TARGETS), rule=(rule, RULES + ADAPTIVE))
+    made = {"kind": kind, "score": score, "search": search, "rule": rule, "n_steps": n_steps}
+    made |= {"top_k": top_k, "target": target}
     plan = _plan(kind, score, search, rule, n_steps, top_k, completeness)
+    ffns = _networks(model, batch, branch, ffns, top_k)
+    names = sample_names(names, len(batch["labels"]))
+    fingerprint = models.fingerprint(model) if fingerprint is None else fingerprint
+    packed = branch == "vision" and "image_grid_thw" in batch
+    at_one = plan.grid is not None and weight_at_one(plan.grid) > 0
+    probe = Probe(model, ffns, batch, target, packed, 1, plan.joint, at_one)
+    values, full, total, zero = _computed(probe, plan, search, (max_rows, memory_gb), (branch, names))
+    gap = None
+    if total is not None:
+        gap = completeness_gap(total, (full if zero.dim() == 1 else full[:, None]) - zero)
+    return Scores(branch, values, names, fingerprint, made, full, zero, gap)
+
+
+def _networks(
+    model: nn.Module, batch: Batch, branch: str, ffns: Sequence[FFN] | None, top_k: int
+) -> Sequence[FFN]:
+    """The branch's networks, or those given, once they and the batch are found fit to be scored (ValueError if not)."""
     ffns = models.ffns(model, branch) if ffns is None else ffns
     check_networks(ffns)
     top_neurons(torch.zeros(ffns[0].n_neurons), top_k)
     check_batch(model, batch, branch)
-    names = sample_names(names, len(batch["labels"]))
-    made = {"kind": kind, "score": score, "search": search, "rule": rule, "n_steps": n_steps}
-    made |= {"top_k": top_k, "target": target}
-    fingerprint = models.fingerprint(model) if fingerprint is None else fingerprint
-    packed = branch == "vision" and "image_grid_thw" in batch
-    with ExitStack() as stack:
-        for context in (
-            undisturbed(model),
-            float32_arithmetic(model),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
-            stack.enter_context(context)
-        at_one = plan.grid is not None and weight_at_one(plan.grid) > 0
-        probe = shared(Probe(model, ffns, batch, target, packed, 1, plan.joint, at_one))
-        probe = replace(probe, max_rows=_rows(probe, plan, max_rows, memory_gb))
-        if search == "relevance":
-            stack.enter_context(relevance_rules(model, ffns))
-        values, full, total, zero = _in_parts(probe, plan, SEARCHES[search])
-        _check_reached(probe, values, branch, names)
-    gap = (
-        None
-        if total is None
-        else completeness_gap(total, (full if zero.dim() == 1 else full[:, None]) - zero)
-    )
-    return Scores(branch, values, names, fingerprint, made, full, zero, gap)
+    return ffns
 
 
 def _plan(
@@ -175,6 +169,32 @@ def _rows(probe: Probe, plan: Plan, max_rows: int | None, memory_gb: float | Non
         return max_rows or MAX_ROWS
     fitting = rows_within(memory_gb, probe, plan.n_steps)
     return min(fitting, max_rows or fitting)
+
+
+def _computed(
+    probe: Probe,
+    plan: Plan,
+    search: str,
+    limits: tuple[int | None, float | None],
+    whose: tuple[str, Sequence[str]],
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """What `_in_parts` gives, in float32 arithmetic and with the model left as found.
+
+    Args:
+        probe: of the whole batch, nothing computed yet.
+        plan: what to compute.
+        search: its name.
+        limits: max_rows and memory_gb of `attribute`.
+        whose: branch and names of the samples, for messages.
+    """
+    model = probe.model
+    with undisturbed(model), float32_arithmetic(model), torch.inference_mode(False), torch.enable_grad():
+        probe = shared(probe)
+        probe = replace(probe, max_rows=_rows(probe, plan, *limits))
+        with relevance_rules(model, probe.ffns) if search == "relevance" else nullcontext():
+            found = _in_parts(probe, plan, SEARCHES[search])
+            _check_reached(probe, found[0], *whose)
+    return found
 
 
 def _in_parts(probe: Probe, plan: Plan, search) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -202,7 +222,7 @@ def _check_reached(probe: Probe, values: Tensor, branch: str, names: Sequence[st
             f"the model cuts the graph (no_grad, detach, a quantised or frozen module that does not pass gradients on)"
         )
     silent = [names[row] for row in empty.nonzero()[:, 0].tolist()]
-    warnings.warn(f"every gradient of samples {silent} is 0: their scores rank nothing", stacklevel=3)
+    warnings.warn(f"every gradient of samples {silent} is 0: their scores rank nothing", stacklevel=4)
 
 
 def completeness_gap(total: Tensor, change: Tensor) -> Tensor:

@@ -90,20 +90,13 @@ def edit(
     forget = pools(forget_batches, seed, 0, states)
     retain = pools(retain_batches, seed, 1, states)
     adamw, schedule = optimiser(trained, config)
-    kept = partial_results(
-        resume, "edit", model=lambda: weights_digest(model), paths=[path.layers for path in paths],
-        batches=lambda: [batches_digest(forget_batches), batches_digest(retain_batches)],
-        config=asdict(config), seed=seed,
-    )  # fmt: skip
+    kept = _kept(resume, model, paths, (forget_batches, retain_batches), config, seed)
     checkpoint = _checkpoint(kept, trained, every)
     history = _restored(checkpoint, adamw, schedule, [*forget, *retain])
     with progress(config.n_steps, f"editing (seed {seed})", len(history)) as bar:
         for step in range(len(history), config.n_steps):
             adamw.zero_grad(set_to_none=True)
-            parts = {"loss_forget": forget_pass(model, trained, forget, config)}
-            parts |= retain_pass(model, trained, retain, config)
-            history.append(_row(step, parts, config))
-            nn.utils.clip_grad_norm_(trainable(trained), config.clip_norm)
+            history.append(_step(model, trained, (forget, retain), config, step))
             adamw.step()
             schedule.step()
             if checkpoint and (checkpoint.due(step) or step + 1 == config.n_steps):
@@ -112,6 +105,37 @@ def edit(
     metadata = {"method": "rmisu", "seed": seed, "config": asdict(config)}
     columns = ["step", *LOSSES, "loss"]
     return _as_edit(model, paths, trained, metadata), pd.DataFrame(history, columns=columns)
+
+
+def _kept(
+    resume: str | Path | None,
+    model: nn.Module,
+    paths: Sequence[NeuronPath],
+    sets: tuple[Sequence[Batch], Sequence[Batch]],
+    config: EditConfig,
+    seed: int,
+) -> Partial:
+    """The folder of an edit that is told from others by all that it depends on."""
+    return partial_results(
+        resume, "edit", model=lambda: weights_digest(model), paths=[path.layers for path in paths],
+        batches=lambda: [batches_digest(batches) for batches in sets], config=asdict(config), seed=seed,
+    )  # fmt: skip
+
+
+def _step(
+    model: nn.Module,
+    trained: Overlay,
+    sets: tuple[list[Pool], list[Pool]],
+    config: EditConfig,
+    step: int,
+) -> dict[str, float]:
+    """The gradients of one step, on the next batches of forget and retain set, clipped; returns its row of the history."""
+    forget, retain = sets
+    parts = {"loss_forget": forget_pass(model, trained, forget, config)}
+    parts |= retain_pass(model, trained, retain, config)
+    row = _row(step, parts, config)
+    nn.utils.clip_grad_norm_(trainable(trained), config.clip_norm)
+    return row
 
 
 def _checkpoint(kept: Partial, trained: Overlay, every: int) -> Checkpoint | None:

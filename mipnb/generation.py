@@ -138,6 +138,7 @@ class _Asking:
         """Answer one batch, in as many passes as memory asks for; each pass's answers are kept at once."""
 
         def answer(part: slice) -> None:
+            """One pass: answers the questions at these places of `indices`, and keeps what was said."""
             said = list(zip(indices[part], self._said(indices[part], prefix), strict=True))
             name = hashlib.sha256(str(indices[part]).encode()).hexdigest()[:16]
             self.answers |= dict(self.kept.keep(f"{name}.json", said, _write))

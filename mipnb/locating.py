@@ -17,7 +17,7 @@ from mipnb.attribution import MAX_ROWS, attribute
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
 from mipnb.memory import fitting
-from mipnb.partial import partial_results, questions_digest, weights_digest
+from mipnb.partial import Partial, partial_results, questions_digest, weights_digest
 from mipnb.progress import progress
 from mipnb.rules import ADAPTIVE, RULES
 from mipnb.scores import Scores, concatenate
@@ -80,28 +80,45 @@ def locate(
     if not questions:
         raise ValueError(f"there is no question to locate the {branch} branch on; expected at least one")
     names, fingerprint = question_names(questions), models.fingerprint(model)
-    kept = partial_results(
-        resume, "scores", branch=branch, choices={k: v for k, v in choices.items() if k not in _SIZES},
-        model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
-    )  # fmt: skip
+    kept = _kept(resume, model, questions, branch, choices)
     rows = choices.pop("max_rows", _most_rows(batch_size, choices))
     parts = kept.all(Scores.load)
-    known = {name for part in parts for name in part.names}
-    left = [index for index, name in enumerate(names) if name not in known]
+    left = _not_located(names, parts)
 
     def scored(part: Sequence[int]) -> Scores:
+        """Scores of the questions with these indices; the rows of a pass stay halved for the next ones."""
         nonlocal rows
         batch = encode(processor, [questions[index] for index in part], device=device)
         given = choices | {"names": [names[index] for index in part], "fingerprint": fingerprint}
         found, rows = fitting(lambda n: attribute(model, batch, branch, max_rows=n, **given), rows, "rows")
         return found
 
-    with progress(len(questions), f"locating ({branch})", len(known)) as bar:
+    with progress(len(questions), f"locating ({branch})", len(questions) - len(left)) as bar:
         for start in range(0, len(left), batch_size):
             part = left[start : start + batch_size]
             parts.append(kept.keep(f"{part[0]:06d}.safetensors", scored(part), Scores.save))
             bar.update(len(part))
     return _in_order(concatenate(parts), names)
+
+
+def _kept(
+    resume: str | Path | None,
+    model: nn.Module,
+    questions: Sequence[Question],
+    branch: str,
+    choices: Mapping[str, Any],
+) -> Partial:
+    """The folder of scores that are told from others by all that they depend on."""
+    return partial_results(
+        resume, "scores", branch=branch, choices={k: v for k, v in choices.items() if k not in _SIZES},
+        model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
+    )  # fmt: skip
+
+
+def _not_located(names: Sequence[str], parts: Iterable[Scores]) -> list[int]:
+    """Indices of the questions whose scores are in none of the parts."""
+    known = {name for part in parts for name in part.names}
+    return [index for index, name in enumerate(names) if name not in known]
 
 
 def _in_order(scores: Scores, names: Sequence[str]) -> Scores:

@@ -102,26 +102,31 @@ def tune_lora(
     """
     if not questions:
         raise ValueError("there is no question to fine-tune on; expected at least one")
-    identity = {
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "model": fingerprint(model),
-        "questions": _digest(questions),
-    }
+    identity = _identity(model, questions, recipe, seed)
     torch.manual_seed(seed)
     adapted = with_updates(model, _config(model, recipe))
     trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     kept = Checkpoint(Path(checkpoint), trained, identity, recipe.save_every)
     losses = answer_losses(model, processor, questions, recipe.batch_size, seed)
-    groups, steps = (
-        [{"params": list(trained.values()), "lr": recipe.learning_rate}],
-        n_steps(questions, recipe),
-    )
+    groups = [{"params": list(trained.values()), "lr": recipe.learning_rate}]
+    steps = n_steps(questions, recipe)
     model.train()
     history = optimize(groups, losses, steps, max(1, steps // 10), report, kept)
     adapted.merge_and_unload()
     model.eval().requires_grad_(False)
     return history
+
+
+def _identity(
+    model: nn.Module, questions: Sequence[Question], recipe: LoraRecipe, seed: int
+) -> dict[str, object]:
+    """What a fine-tuning depends on, as plain values; `model` as it is before the updates are in it."""
+    return {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "model": fingerprint(model),
+        "questions": _digest(questions),
+    }
 
 
 def _config(model: nn.Module, recipe: LoraRecipe) -> LoraConfig:

@@ -64,6 +64,7 @@ def _judged(model: nn.Module, processor, groups: list[list[Question]], most: int
     order = sorted(range(len(asked)), key=lambda i: len(groups[asked[i][0]][asked[i][1]].answer))
 
     def part(some: slice) -> list[float]:
+        """Mean log-probabilities, at most 0, of the answers at these places of `order`, in that order: one pass."""
         chosen = [asked[i] for i in order[some]]
         questions = [groups[row][number] for row, number in chosen]
         if shared is None:

@@ -64,6 +64,7 @@ class Pool:
 
     def _vanilla(self, model: nn.Module, layer: nn.Module, batch: Batch) -> Tensor:
         def part(rows: slice) -> Tensor:
+            """Vanilla states of these rows of the batch: float32 (rows, tokens, d_model)."""
             with torch.no_grad(), mixed_precision():
                 return hidden_state(model, take_batch(batch, rows.start, rows.stop), layer).float()
 

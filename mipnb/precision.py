@@ -95,6 +95,14 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The product, float32 (..., d_out).
+
+        Args:
+            context: autograd's; keeps the weight.
+            input: float32 (..., d_in).
+            weight: (d_out, d_in) in any float dtype; its rows are made float32 some at a time.
+            bias: (d_out,), or None.
+        """
         context.save_for_backward(weight)
         rows = _rows(weight)
         biases = [None] * len(weight) if bias is None else bias.float().split(rows)
@@ -106,6 +114,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient in the input, float32 (..., d_in), from that in the product (..., d_out); none in weight and bias."""
         (weight,) = context.saved_tensors
         rows = _rows(weight)
         pairs = zip(gradient.split(rows, dim=-1), weight.split(rows), strict=True)

@@ -72,6 +72,7 @@ def split(entry: Entry, parts: int) -> list[Entry]:
     """The reverse of `join`, for parts of equal length."""
 
     def part(index: int) -> Callable[[list[Tensor]], Tensor]:
+        """What takes the rows of one part, (rows / parts, ...), out of a list of one tensor (rows, ...)."""
         return lambda tensors: tensors[0].chunk(parts)[index]
 
     return [
@@ -116,6 +117,7 @@ def entered(entry: Entry | None) -> Iterator[None]:
     outputs = {**entry.outputs, **dict.fromkeys(entry.ffn.inputs, entry.activation)}
 
     def enter(module: nn.Module, args: tuple) -> tuple:
+        """Pre-hook of the last linear layer: its input becomes the entry's activation (rows, ..., n_neurons)."""
         return (entry.activation, *args[1:])  # whatever the non-linearity made of the stand-ins
 
     hook = entry.ffn.output.register_forward_pre_hook(enter, prepend=True)
@@ -155,10 +157,16 @@ def recorded(
     found: list[Entry] = []
 
     def note(module: nn.Module, args: tuple, output: Any) -> None:
+        """Hook: keeps what a module gave, a tensor or tuple of tensors, detached, until the pass has arrived."""
         if not found:
             seen[module] = _map(lambda tensors: tensors[0].detach(), [output])
 
     def arrive(module: nn.Module, args: tuple) -> None:
+        """Pre-hook of the last linear layer: makes the entry of its input, the activation (rows, ..., n_neurons).
+
+        Of what the parent's modules before the first layer gave, tensors of as many rows are part of it. Raises `Arrived`
+        if the pass is to end here.
+        """
         activation = args[0].detach()
         kept = {
             key: output for key, output in seen.items() if key not in first or _has_rows(output, activation)
@@ -181,6 +189,7 @@ def outputs_of(layer: nn.Module, into: dict[nn.Module, Any]) -> Iterator[None]:
     """Put what a layer gives, detached, under that layer into a dictionary."""
 
     def note(module: nn.Module, args: tuple, output: Any) -> None:
+        """Hook: keeps what the layer gave, a tensor or tuple of tensors (rows, ...), detached."""
         into[module] = _map(lambda tensors: tensors[0].detach(), [output])
 
     hook = layer.register_forward_hook(note)

@@ -130,6 +130,7 @@ def _forget(model: nn.Module, trained: Overlay, pool: Pool, config: EditConfig, 
     mask = token_mask(batch, config.forget_tokens)
 
     def part(rows: slice) -> float:
+        """What these rows of the batch (questions) add to L_f, unweighted; its weighted gradient is added up."""
         with trained.on(), mixed_precision():
             state = hidden_state(model, take_batch(batch, rows.start, rows.stop), layer)
         loss = distance(state, target[rows], frozen[rows], mask[rows], config.distance) / n_pools
@@ -177,6 +178,7 @@ def _retain(
     mask = token_mask(batch, "all")
 
     def part(rows: slice) -> tuple[float, float]:
+        """What these rows of the batch (questions) add to L_r and L_CE, unweighted; the weighted sum's gradient is added up."""
         state, logprob = _retained(model, trained, take_batch(batch, rows.start, rows.stop), layer)
         retain = distance(state, frozen[rows], frozen[rows], mask[rows], config.distance) / counts[0]
         retain, entropy = retain * _share(mask, rows), torch.zeros(())

@@ -131,6 +131,7 @@ def answer_losses(
     drawn = itertools.count()
 
     def losses(step: int) -> torch.Tensor:
+        """The loss of a step, a float32 scalar with a gradient: mean over modalities, answers and their tokens, nats."""
         while next(drawn) < step:
             for stream in streams:
                 next(stream)

@@ -22,7 +22,15 @@ def moments(model: nn.Module, batches: Sequence[Batch], branch: str, threshold: 
 
     Returns:
         float64 (layers, 4, neurons): mean |z|, how often |z| is above the threshold, variance of z, sum of squares.
+
+    Raises:
+        ValueError: no batches, or one of which the branch sees nothing.
     """
+    if not batches:
+        raise ValueError(
+            f"moments of the {branch} branch: found no batches, expected at least one; "
+            "a modality that the branch does not see counts as zeros in `importance`"
+        )
     networks, count = ffns(model, branch), 0
     sums = torch.zeros(len(networks), 4, networks[0].n_neurons, dtype=torch.float64)
     for batch in batches:
@@ -30,6 +38,11 @@ def moments(model: nn.Module, batches: Sequence[Batch], branch: str, threshold: 
         inputs = {key: tensor for key, tensor in batch.items() if key != "labels"}
         with torch.no_grad(), captured(networks) as seen:
             model(**inputs, use_cache=False)
+        if all(activation is None for activation in seen):
+            raise ValueError(
+                f"moments of the {branch} branch: none of its {len(networks)} networks was run on a batch that holds "
+                f"{sorted(batch)}; expected pictures (pixel_values): leave text questions out for the vision branch"
+            )
         for layer, activation in enumerate(seen):
             if activation is not None:
                 z = _real(activation, batch, branch).double().cpu()

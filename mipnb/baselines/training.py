@@ -148,6 +148,7 @@ class _Side:
         reference = self.references.get(id(pool.batches[index]))
 
         def part(rows: slice) -> float:
+            """What these rows of the batch (questions) add to the term, unweighted; its weighted gradient is added up."""
             own = take_batch(batch, rows.start, rows.stop)
             known = None if reference is None else reference[rows].to(batch["input_ids"].device)
             with mixed_precision():

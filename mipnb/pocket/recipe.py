@@ -91,6 +91,7 @@ def train_tower(
     tower.train().requires_grad_(True)
 
     def losses(step: int) -> torch.Tensor:
+        """The reader's loss on tower_batch pictures drawn at random, a scalar with a gradient; the step plays no part."""
         rows = torch.randint(len(drawn), (recipe["tower_batch"],))
         with mixed_precision():
             states = tower(pixels[rows].float().flatten(0, 1), grid_thw=grid[rows]).last_hidden_state
