@@ -201,6 +201,15 @@ def test_manus_importance_by_hand():
     assert found.item() == pytest.approx(2 / 4 + 6 / 10 + 3 + math.sqrt(36 / 64))
 
 
+def test_moments_say_what_they_miss(model):
+    with pytest.raises(ValueError, match="text branch: found no batches, expected at least one"):
+        neurons.moments(model, [], "text", 0.05)
+    with pytest.raises(
+        ValueError, match=r"(?s)none of its .* networks was run .*'input_ids'.*expected pictures"
+    ):
+        neurons.moments(model, [tiny_batch(1, pictured=False)], "vision", 0.05)
+
+
 def test_moments_are_those_of_real_tokens(model, sets):
     batch = sets[1][0]
     found = neurons.moments(model, [batch, batch], "text", 0.05)
