@@ -43,7 +43,7 @@ class Qwen3VLProcessor(_WithoutVideo, _Qwen3):
 _OWN = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
 
 
-def load_processor(folder: str | Path, revision: str = ""):
+def load_processor(folder: str | Path, revision: str = "") -> ProcessorMixin:
     """The processor of a model: tokenizer, chat template and image processor.
 
     Args:
