@@ -18,6 +18,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "machinery", help="a listing of 1,000 runs, and a sweep", allow_abbrev=False
     )
     machinery.set_defaults(command=_machinery)
+    _add_gpu(subjects.add_parser("gpu", help="the pocket run and a full-size model", allow_abbrev=False))
 
 
 def _add_locating(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,22 @@ def _add_locating(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu, cuda, cuda:N")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="number type of the weights")
     parser.set_defaults(command=_locating)
+
+
+def _add_gpu(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/bench_gpu"), help="folder of the table and of random models")
+    models = "pocket, or a model with a file params/MODEL_mllmu.yaml, of random weights; may be repeated"
+    add("--model", action="append", default=[], help=models)
+    add("--device", default="cuda", help="cuda, cuda:N, cpu")
+    parser.set_defaults(command=_gpu)
+
+
+def _gpu(options: argparse.Namespace) -> int:
+    """Measures runs on a GPU."""
+    from mipnb import bench_gpu
+
+    return bench_gpu.run(options)
 
 
 def _locating(options: argparse.Namespace) -> int:

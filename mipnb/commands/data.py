@@ -29,6 +29,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def _add_build(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `mipnb build-pocket`."""
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: data/pocket)")
+    parser.add_argument("--seed", type=int, default=Params().seed, help="another seed, other people")
     parser.add_argument(
         "--check", action="store_true", help="only compare what would be written with the files in DIR"
     )
@@ -59,13 +60,12 @@ def _build_pocket(options: argparse.Namespace) -> int:
     from mipnb.pocket.build import build
 
     out = (options.out or project_root() / "data" / "pocket").resolve()
-    seed = Params().seed
     if not options.check:
-        build(out, seed)
+        build(out, options.seed)
         print(f"wrote {out}")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder), seed)
+        build(Path(folder), options.seed)
         names = sorted(
             path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()
         )
