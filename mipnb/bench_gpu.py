@@ -1,162 +1,194 @@
-"""The run on a GPU, measured: `mipnb bench gpu`.
+"""What a GPU takes, measured: `mipnb bench gpu`.
 
-The pocket run, then a full-size model of random weights through the same notebooks: locating, two edit steps, evaluating.
-Random weights take the time and memory that trained ones do, and need no download; what they score means nothing.
+The pocket run, notebook by notebook; and a full-size model of random weights through locating, two edit steps and some
+answers, beside the planner's figures. Random weights take the time and memory of trained ones and need no download.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
+from pydantic import BaseModel
+from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from mipnb import trials
 from mipnb.artefacts import atomic_path, project_root, read_json, under_root
 from mipnb.batches import encode
-from mipnb.benchmarks import draw_questions, forget_ids, load_training
+from mipnb.benchmarks import Question, draw_questions, forget_ids, load_training
 from mipnb.comparing import question_of
-from mipnb.locating import of_modality
-from mipnb.models import load_processor, save_model
+from mipnb.editing import edit
+from mipnb.generation import generate
+from mipnb.locating import PAIRS, locate, of_modality
+from mipnb.models import load_processor
 from mipnb.param_files import read_parameters
-from mipnb.passes import Question
-from mipnb.planner import GPUS, plan, read_plan
+from mipnb.paths import NeuronPath, select
+from mipnb.planner import GPUS, plan
 from mipnb.report import USAGE
-from mipnb.shapes import MODELS
-from mipnb.workload import MODALITIES
+from mipnb.shapes import MODELS, read_shape
+from mipnb.workload import MODALITIES, Workload, read_workload
 
-LIKE, BASE, BENCHMARK = "data/pocket/vanilla", "data/pocket/base", "data/pocket"
-POCKET = "pocket"
-STAGES = {"locating": "02_attribution", "editing": "04_editing", "evaluating": "05_evaluation"}
-#: Few questions, few steps: what a step takes does not depend on how many there are
-FEW = {
-    "n_locate_forget": 8, "n_locate_retain": 8, "edit_steps": 2, "n_edit_seeds": 1, "n_random_edits": 1,
-    "n_forget_batches": 2, "n_retain_batches": 2, "n_eval_retain": 1, "max_new_tokens": 8, "eval_batch_size": 128,
-    "check_dtypes": False, "retrain": False, "benchmark": "mllmu",
-}  # fmt: skip
-SIDE = 224  # pixels a picture is enlarged to, what the planner assumes of MLLMU-Bench
+POCKET, LIKE, BENCHMARK = "pocket", "data/pocket/vanilla", "data/pocket"
+LOCATED, ANSWERED = 8, 128  # questions a modality
+SIDE = 224  # pixels that a picture is enlarged to, what the planner assumes of MLLMU-Bench
+_IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
 
-def random_model(config_file: Path, like: Path, folder: Path, device: str, dtype: str) -> Path:
-    """Saves a model of a published configuration with random weights, and another model's tokenizer.
+def random_model(config_file: Path, like: Path, device: str, dtype: str) -> tuple[nn.Module, object]:
+    """A model of a published configuration with random weights, and a processor with another model's words.
 
     Args:
         config_file: the configuration, JSON as in `params/models`.
-        like: folder of a model of the same family, whose words and picture preparation it gets.
-        folder: where to; one that is there already is left as it is.
+        like: folder of a model of the same family, whose tokenizer and picture preparation it gets.
         device: where the weights are drawn.
         dtype: of the weights.
 
     Raises:
         ValueError: the two are not of one family.
     """
-    if (folder / "config.json").exists():
-        return folder
-    config, processor = AutoConfig.from_pretrained(config_file), load_processor(like)
-    known = AutoConfig.from_pretrained(like)
+    config, known = AutoConfig.from_pretrained(config_file), AutoConfig.from_pretrained(like)
     if config.model_type != known.model_type:
         raise ValueError(
-            f"{config_file.name} is a {config.model_type}, {like} a {known.model_type}: expected one family; "
-            "give --like a model of that family"
+            f"{config_file.name} is a {config.model_type}, {like.name} a {known.model_type}: expected one family"
         )
-    for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+    for name in _IDS:
         setattr(config, name, getattr(known, name))
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config.get_text_config(), name, getattr(known.get_text_config(), name))
+    processor = load_processor(like)
     processor.image_processor.size = {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
-    return save_model(model, processor, folder)
+    return model.eval().requires_grad_(False), processor
 
 
-def measured(run: Path, name: str) -> pd.DataFrame:
-    """Columns run, notebook, seconds (its kernel's start to its end), gpu_gb (peak allocated), of a finished run."""
-    files = sorted(run.glob(f"*/{USAGE}"))
-    rows = [
-        (name, file.parent.name, *map(read_json(file).get, ("seconds", "peak_gpu_memory_gb")))
-        for file in files
-    ]
-    return pd.DataFrame(rows, columns=["run", "notebook", "seconds", "gpu_gb"])
+def measured(work: Callable[[], object], device: str) -> tuple[object, float, float]:
+    """What some work returns, its seconds, and its peak of allocated GPU memory, GiB (NaN without a GPU)."""
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    found = work()
+    if on_gpu:
+        torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else float("nan")
+    return found, time.perf_counter() - started, peak
 
 
-def planned(
-    files: Iterable[str], given: Mapping[str, object], questions: tuple[Question, Question]
-) -> dict[str, float]:
-    """The planner's peak on a GPU of 80 GB, GiB, by notebook, for questions of these sizes (text, with a picture)."""
-    params = read_parameters([project_root() / "params" / f"{file}.yaml" for file in files], given)
-    shape, work = read_plan(params)
-    steps = plan(params, shape, replace(work, questions=questions), GPUS[-1:])
-    return {STAGES[step.name]: step.peak / 2**30 for step in steps}
+class FullSize:
+    """A model of random weights, and what it is asked: training questions of the pocket people."""
+
+    def __init__(self, model: nn.Module, processor: object, params: BaseModel) -> None:
+        self.model, self.processor, self.params = model, processor, params
+        root = under_root(BENCHMARK)
+        self.questions = draw_questions(
+            load_training(root, ids=forget_ids(root, 5)), ANSWERED, seed=params.seed
+        )
+        self.paths: dict[str, NeuronPath] = {}
+
+    def of(self, modality: str, count: int) -> list[Question]:
+        """So many questions of a modality."""
+        return of_modality(self.questions, modality)[:count]
+
+    def locate(self, pair: str) -> None:
+        """Locates a branch on a modality, as notebook 02 does, and keeps its path."""
+        p, (branch, modality) = self.params, PAIRS[pair]
+        top_k = p.text_top_k if branch == "text" else p.vision_top_k
+        own = {
+            "score": p.score,
+            "search": p.search,
+            "rule": p.rule,
+            "n_steps": p.n_steps,
+            "completeness": False,
+        }
+        kind = p.vision_kind if branch == "vision" else "igi"
+        asked = self.of(modality, LOCATED)
+        found = locate(
+            self.model, self.processor, asked, branch, p.batch_size, p.device, kind=kind, top_k=top_k, **own
+        )
+        self.paths[branch] = select(found, top_k=top_k, aggregate=p.aggregate)
+
+    def edit(self) -> None:
+        """Trains the paths for the parameters' number of steps, as notebook 04 does."""
+        asked = [*self.of(MODALITIES[0], LOCATED), *self.of(MODALITIES[1], LOCATED)]
+        batches = trials.edit_batches(self.processor, self.params, asked, asked, [])
+        edit(
+            self.model, list(self.paths.values()), *batches, trials.edit_config(self.params), self.params.seed
+        )
+
+    def answer(self, modality: str) -> None:
+        """Generates answers."""
+        p = self.params
+        asked = self.of(modality, ANSWERED)
+        generate(self.model, self.processor, asked, p.eval_batch_size, p.max_new_tokens)
+
+    def sizes(self) -> Workload:
+        """The pocket benchmark as a planner sees it, with the sizes that its questions have for this model."""
+        work = read_workload(BENCHMARK, 5, read_shape("", self.model.config))
+        batches = [[encode(self.processor, self.of(modality, LOCATED))] for modality in MODALITIES]
+        return replace(work, questions=tuple(map(question_of, batches)))
 
 
-def sizes(model_dir: Path, benchmark: str, count: int) -> tuple[Question, Question]:
-    """Sizes of a text and an image question, by the longest of so many of the people to forget."""
-    root, processor = under_root(benchmark), load_processor(model_dir)
-    drawn = draw_questions(load_training(root, ids=forget_ids(root, 5)), count, seed=42)
-    batches = [[encode(processor, of_modality(drawn, modality))] for modality in MODALITIES]
-    return tuple(map(question_of, batches))
+def full_size(name: str, device: str) -> Iterator[tuple]:
+    """Rows of (step, seconds, GiB, planned GiB on a GPU of 80 GB) of one published model."""
+    given = {"device": device, "edit_steps": 2, "neighbour_batch": 0, "benchmark_dir": BENCHMARK}
+    params = read_parameters([project_root() / "params" / f"{name}_mllmu.yaml"], given)
+    config = project_root() / MODELS / f"{name}-instruct.json"
+    made, *took = measured(lambda: random_model(config, under_root(LIKE), device, params.dtype), device)
+    one = FullSize(*made, params)
+    yield ("random weights", *took, float("nan"))
+    steps = plan(params, read_shape(name, one.model.config), one.sizes(), GPUS[-1:])
+    peaks = {step.name: step.peak / 2**30 for step in steps}
+    for pair in PAIRS:
+        told = f"locating ({pair}), {LOCATED} questions"
+        yield (told, *measured(lambda pair=pair: one.locate(pair), device)[1:], peaks["locating"])
+    yield ("two edit steps", *measured(one.edit, device)[1:], peaks["editing"])
+    for modality in MODALITIES:
+        told = f"answering ({modality}), {ANSWERED} questions"
+        yield (told, *measured(lambda m=modality: one.answer(m), device)[1:], peaks["evaluating"])
 
 
-def _run(name: str, files: Iterable[str], given: Mapping[str, object]) -> Path:
-    """`mipnb run` in a process of its own."""
-    options = [word for file in files for word in ("--params", file)]
-    options += [word for item in given.items() for word in ("-p", *map(_word, item))]
+def pocket(device: str) -> Iterator[tuple]:
+    """Rows as of `full_size`, one a notebook of the pocket run."""
     code = "import sys; from mipnb.cli import main; sys.exit(main())"
-    subprocess.run(
-        [sys.executable, "-c", code, "run", "--name", name, *options], check=True, cwd=project_root()
-    )
-    return project_root() / "runs" / name
-
-
-def _word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    options = ["run", "--name", "gpu_pocket", "--force", "-p", "device", device]
+    subprocess.run([sys.executable, "-c", code, *options], check=True, cwd=project_root())
+    for file in sorted((project_root() / "runs/gpu_pocket").glob(f"*/{USAGE}")):
+        usage = read_json(file)
+        yield (
+            file.parent.name,
+            usage["seconds"],
+            usage.get("peak_gpu_memory_gb", float("nan")),
+            float("nan"),
+        )
 
 
 def run(options: Namespace) -> int:
-    """Runs, prints and writes `gpu.csv`; rows of runs that are not made again stay."""
+    """Measures, prints, and writes `gpu.csv`; rows of models that are not measured again stay."""
     path = under_root(options.out) / "gpu.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
+    on = torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device
     for model in options.model or (POCKET, "qwen2.5-vl-3b"):
-        found = _pocket(options) if model == POCKET else _full_size(model, options)
-        found.insert(
-            0, "device", torch.cuda.get_device_name() if torch.cuda.is_available() else options.device
-        )
+        rows = pocket(options.device) if model == POCKET else full_size(model, options.device)
+        found = pd.DataFrame(rows, columns=["step", "seconds", "gpu_gib", "planned_gib"])
+        found.insert(0, "model", model)
+        found.insert(0, "device", on)
         with atomic_path(path) as temporary:
-            _beside(path, found).to_csv(temporary, index=False, float_format="%.6g")
+            _beside(path, found).to_csv(temporary, index=False, float_format="%.4g")
     print(f"{pd.read_csv(path).to_string(index=False)}\nwrote {path}")
     return 0
 
 
 def _beside(path: Path, found: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a file that are of other runs, and those found."""
+    """The rows of a file that are of other models, and those found."""
     if not path.exists():
         return found
     before = pd.read_csv(path)
-    return pd.concat([before[~before.run.isin(found.run)], found], ignore_index=True)
-
-
-def _pocket(options: Namespace) -> pd.DataFrame:
-    run = _run("gpu_pocket", (), {"device": options.device})
-    return measured(run, "pocket, float32").assign(planned_gb=float("nan"))
-
-
-def _full_size(model: str, options: Namespace) -> pd.DataFrame:
-    """One full-size model's notebooks, with the planner's peak beside the measured one."""
-    folder = under_root(options.out) / model
-    config = project_root() / MODELS / f"{model}-instruct.json"
-    random_model(config, under_root(LIKE), folder, options.device, "bfloat16")
-    given = FEW | {
-        "model_dir": folder,
-        "base_dir": folder,
-        "benchmark_dir": BENCHMARK,
-        "device": options.device,
-    }
-    found = measured(_run(f"gpu_{model}", [f"{model}_mllmu"], given), f"{model}, bfloat16, random weights")
-    asked = sizes(folder, BENCHMARK, FEW["n_locate_forget"])
-    return found.assign(planned_gb=found.notebook.map(planned([f"{model}_mllmu"], given, asked)))
+    return pd.concat([before[~before.model.isin(found.model)], found], ignore_index=True)

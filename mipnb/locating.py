@@ -214,15 +214,19 @@ def gap_by_steps(
 ) -> pd.DataFrame:
     """The completeness gap of integrated gradients, all layers scaled together, by rule and number of steps.
 
+    Passes hold as many rows as memory allows: half as many whenever it runs out.
+
     Returns:
         One row a rule, m and question: branch, rule, n_steps, name, gap.
     """
     batch, names = encode(processor, questions, device=device), question_names(questions)
-    rows = []
+    rows, most = [], MAX_ROWS
+    own = {"kind": "igi", "search": "one_pass", "top_k": 1, "fingerprint": models.fingerprint(model)}
     for rule in rules:
         for n_steps in steps:
-            found = attribute(
-                model, batch, branch, kind="igi", search="one_pass", n_steps=n_steps, rule=rule, top_k=1
+            given = own | {"n_steps": n_steps, "rule": rule}
+            found, most = fitting(
+                lambda n, given=given: attribute(model, batch, branch, max_rows=n, **given), most
             )
             rows += [
                 (branch, rule, n_steps, name, gap)

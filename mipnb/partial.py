@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +22,13 @@ from torch import Tensor, nn
 
 from mipnb.artefacts import PARTIAL, sha256
 from mipnb.benchmarks import Question
-from mipnb.models import stored
+from mipnb.models import fingerprint, stored
 
 Result = TypeVar("Result")
 _PACKAGE = Path(__file__).resolve().parent
+_DIGESTS: weakref.WeakKeyDictionary[nn.Module, tuple[tuple, str]] = (
+    weakref.WeakKeyDictionary()
+)  # state, digest
 _AT_ONCE = 2**20  # bytes of a tensor that are added up at a time: sums take eight times as much
 
 
@@ -121,9 +125,16 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A name of a model's weights, dtype and kind of device, and so of the edit in it."""
-    names = [name for name, _ in model.named_parameters()]
-    return f"{model.device.type} {tensors_digest((name, stored(model, name)) for name in names)}"
+    """A name of a model's weights, dtype and kind of device, and so of the edit in it.
+
+    All weights are read for it, once as long as they stay as they are: autograd counts what is written in place, and
+    `fingerprint` sees what goes past it.
+    """
+    weights = [(name, stored(model, name)) for name, _ in model.named_parameters()]
+    state = (fingerprint(model), *((values.data_ptr(), values._version) for _, values in weights))
+    if _DIGESTS.get(model, (None,))[0] != state:
+        _DIGESTS[model] = (state, f"{model.device.type} {tensors_digest(weights)}")
+    return _DIGESTS[model][1]
 
 
 def batches_digest(batches: Sequence[Mapping[str, Tensor]]) -> str:

@@ -110,19 +110,20 @@ def manu_paths(
 def depn_paths(model: nn.Module, forget: Sequence[Batch], settings: Settings) -> list[NeuronPath]:
     """Neurons whose attribution exceeds a share of its sample's largest in enough samples (Wu et al. 2023); text first.
 
-    Without questions with pictures there is no vision path.
+    Without questions with pictures there is no vision path. Where no neuron of any branch is above it often enough, those
+    that are most often stand for them, so that the method always changes something.
     Each layer's neurons are integrated on their own, from silenced to as they are, as the source does.
     """
-    mark, paths = fingerprint(model), []
+    mark, often = fingerprint(model), {}
     for branch in BRANCHES:
         used = [batch for batch in forget if branch == "text" or "pixel_values" in batch]
         if not used:
             continue
         scores = torch.cat([_attributions(model, batch, branch, settings, mark) for batch in used])
         largest = scores.flatten(1).amax(1)[:, None, None]  # (samples, 1, 1)
-        often = ((scores > settings.threshold * largest) & (scores > 0)).float().mean(0)
-        paths.append(_path(branch, often >= settings.agreement, mark))
-    return paths
+        often[branch] = ((scores > settings.threshold * largest) & (scores > 0)).float().mean(0)
+    enough = min(settings.agreement, max(share.max().item() for share in often.values()))
+    return [_path(branch, share >= enough, mark) for branch, share in often.items()]
 
 
 def _attributions(model: nn.Module, batch: Batch, branch: str, settings: Settings, mark: str) -> Tensor:

@@ -35,11 +35,9 @@ OURS = "edited"
 #: what is tried for ours: as many settings as for each baseline (`baselines.METHODS`)
 OUR_GRID = {"learning_rate": (5e-3, 1e-2), "steering_scale": (1.0, 2.0)}
 FORGET, RETAIN = ("forget", "test_forget"), ("retain", "test_retain")
-#: the least share of the vanilla model's marks that a choice keeps, where one does
-KEPT = 0.97
 RULE = (
-    f"of a method's settings that keep at least {KEPT} of the vanilla model's mean mark on people to keep, the one with the "
-    "lowest mean mark on people to forget; if none keeps as much, the highest harmonic mean of 1 - forget and retain"
+    "of a method's settings, the one with the highest harmonic mean of 1 - forget (mean mark on people to forget) and retain "
+    "(share of the vanilla model's mean mark on people to keep, at most 1)"
 )
 _LOCATING = (
     "score", "search", "rule", "n_steps", "ranking", "aggregate", "text_top_k", "vision_top_k", "vision_kind",
@@ -193,9 +191,6 @@ def choose(rows: pd.DataFrame) -> int | None:
     rows = rows.dropna(subset=["forget", "retain"])
     if rows.empty:
         return None
-    keeps = rows[rows.retain >= KEPT]
-    if len(keeps):
-        return keeps.sort_values(["forget", "retain"], ascending=[True, False], kind="stable").index[0]
     away, kept = 1 - rows.forget, rows.retain.clip(0, 1)
     return (2 * away * kept / (away + kept).where(away + kept > 0, 1)).idxmax()
 
