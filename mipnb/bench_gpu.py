@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 from pydantic import BaseModel
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
 
 from mipnb import trials
 from mipnb.artefacts import atomic_path, project_root, read_json, under_root
-from mipnb.batches import encode
+from mipnb.batches import Batch, encode
 from mipnb.benchmarks import Question, draw_questions, forget_ids, load_training
 from mipnb.comparing import question_of
 from mipnb.editing import edit
@@ -34,7 +34,7 @@ from mipnb.paths import NeuronPath, select
 from mipnb.planner import GPUS, plan
 from mipnb.report import USAGE
 from mipnb.shapes import MODELS, read_shape
-from mipnb.workload import MODALITIES, Workload, read_workload
+from mipnb.workload import MODALITIES, read_workload
 
 POCKET, LIKE, BENCHMARK = "pocket", "data/pocket/vanilla", "data/pocket"
 LOCATED, ANSWERED = 8, 128  # questions a modality
@@ -101,17 +101,20 @@ class FullSize:
         """Locates a branch on a modality, as notebook 02 does, and keeps its path."""
         p, (branch, modality) = self.params, PAIRS[pair]
         top_k = p.text_top_k if branch == "text" else p.vision_top_k
-        own = {
-            "score": p.score,
-            "search": p.search,
-            "rule": p.rule,
-            "n_steps": p.n_steps,
-            "completeness": False,
-        }
+        own = {name: getattr(p, name) for name in ("score", "search", "rule", "n_steps")}
         kind = p.vision_kind if branch == "vision" else "igi"
         asked = self.of(modality, LOCATED)
         found = locate(
-            self.model, self.processor, asked, branch, p.batch_size, p.device, kind=kind, top_k=top_k, **own
+            self.model,
+            self.processor,
+            asked,
+            branch,
+            p.batch_size,
+            p.device,
+            kind=kind,
+            top_k=top_k,
+            completeness=False,
+            **own,
         )
         self.paths[branch] = select(found, top_k=top_k, aggregate=p.aggregate)
 
@@ -129,23 +132,32 @@ class FullSize:
         asked = self.of(modality, ANSWERED)
         generate(self.model, self.processor, asked, p.eval_batch_size, p.max_new_tokens)
 
-    def sizes(self) -> Workload:
-        """The pocket benchmark as a planner sees it, with the sizes that its questions have for this model."""
-        work = read_workload(BENCHMARK, 5, read_shape("", self.model.config))
-        batches = [[encode(self.processor, self.of(modality, LOCATED))] for modality in MODALITIES]
-        return replace(work, questions=tuple(map(question_of, batches)))
+
+def planned(
+    params: BaseModel, name: str, config: PretrainedConfig, batches: Sequence[Sequence[Batch]]
+) -> dict[str, float]:
+    """The planner's peak by step, GiB, on a GPU of 80 GB, for text and image questions as large as these batches'."""
+    shape = read_shape(name, config)
+    work = replace(read_workload(BENCHMARK, 5, shape), questions=tuple(map(question_of, batches)))
+    return {step.name: step.peak / 2**30 for step in plan(params, shape, work, GPUS[-1:])}
 
 
 def full_size(name: str, device: str) -> Iterator[tuple]:
     """Rows of (step, seconds, GiB, planned GiB on a GPU of 80 GB) of one published model."""
-    given = {"device": device, "edit_steps": 2, "neighbour_batch": 0, "benchmark_dir": BENCHMARK}
+    given = {
+        "device": device,
+        "edit_steps": 2,
+        "neighbour_batch": 0,
+        "benchmark_dir": BENCHMARK,
+        "n_locate_forget": LOCATED,
+    }
     params = read_parameters([project_root() / "params" / f"{name}_mllmu.yaml"], given)
     config = project_root() / MODELS / f"{name}-instruct.json"
     made, *took = measured(lambda: random_model(config, under_root(LIKE), device, params.dtype), device)
     one = FullSize(*made, params)
     yield ("random weights", *took, float("nan"))
-    steps = plan(params, read_shape(name, one.model.config), one.sizes(), GPUS[-1:])
-    peaks = {step.name: step.peak / 2**30 for step in steps}
+    batches = [[encode(one.processor, one.of(modality, LOCATED))] for modality in MODALITIES]
+    peaks = planned(params, name, one.model.config, batches)
     for pair in PAIRS:
         told = f"locating ({pair}), {LOCATED} questions"
         yield (told, *measured(lambda pair=pair: one.locate(pair), device)[1:], peaks["locating"])

@@ -30,6 +30,9 @@ SPLITS = ("forget", "test_forget", "retain", "test_retain", "celebrity", "holdou
 METHODS = ("vanilla", "prune", "edited", "random")
 
 
+GPU_TABLE = "data/results/gpu.csv"  # of `mipnb bench gpu`, copied there by hand
+
+
 def publish(run_dir: str) -> list[Path]:
     """Copies a run's outputs, figures and numbers into the repository.
 
@@ -173,7 +176,17 @@ def _blocks(run: Path, root: Path) -> dict[str, str]:
             load_stages(root / "notebooks"), run, root / "notebooks" / f"{START}.ipynb"
         ),
         "numbers": numbers(results),
+        "gpu": gpu_table(pd.read_csv(root / GPU_TABLE)) if (root / GPU_TABLE).exists() else "",
     }
+
+
+def gpu_table(found: pd.DataFrame) -> str:
+    """Markdown of what `mipnb bench gpu` measured, with what it ran on."""
+    rows = ["| model | step | seconds | GPU GiB | planned GiB |", "|---|---|---|---|---|"]
+    for row in found.itertuples():
+        planned = "" if pd.isna(row.planned_gib) else f"{row.planned_gib:.1f}"
+        rows.append(f"| {row.model} | {row.step} | {row.seconds:.0f} | {row.gpu_gib:.1f} | {planned} |")
+    return "\n".join([f"Measured on {', '.join(sorted(set(found.device)))}:", "", *rows])
 
 
 def notebook_table(stages: Sequence[Stage], run: Path, start: Path) -> str:

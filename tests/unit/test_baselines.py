@@ -250,6 +250,10 @@ def test_depn_keeps_what_stands_out_in_enough_samples(model, sets, monkeypatch):
     }
     assert layers[0.5] == ((0, 1, 3),)
     assert layers[1] == ((0, 1),)
+    nowhere = torch.tensor([[[10.0, 2, 0, 0.5]], [[0.1, 0.1, 0, 2.0]], [[0.1, 5.0, 0, 0]]])
+    monkeypatch.setattr(neurons, "_attributions", lambda *args: nowhere)
+    found = neurons.depn_paths(model, sets[0], chosen("depn", agreement=1))[0].layers
+    assert found == ((1,),), "none in all three samples: the one that stands out in most of them"
 
 
 def test_depn_integrates_each_layer_alone_from_silenced_to_as_it_is(model, sets):

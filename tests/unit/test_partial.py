@@ -121,3 +121,17 @@ def test_batches_and_questions_are_told_apart_by_content_and_order():
         [asked[0], Question("a", "VGEN", "?", ".", image=b"1")],
     ]  # fmt: skip
     assert len({questions_digest(group) for group in [asked, *others]}) == 5
+
+
+def test_weights_are_read_again_only_if_they_changed(monkeypatch):
+    model, read = tiny_model(), []
+    whole = partial.tensors_digest
+    monkeypatch.setattr(partial, "tensors_digest", lambda named: read.append(1) or whole(named))
+    first = weights_digest(model)
+    assert (weights_digest(model), len(read)) == (first, 1)
+    weight = next(model.parameters())
+    with torch.no_grad():
+        weight[0, 0] += 1
+    second = weights_digest(model)
+    weight.data.mul_(2)  # past autograd's count
+    assert len({first, second, weights_digest(model)}) == 3
