@@ -18,7 +18,7 @@ from mipnb.plotting import METHODS
 
 _TABLE_STYLE = (
     "<style>.mipnb-table{border-collapse:collapse;margin:2px 0 8px;line-height:1.3}"
-    ".mipnb-table th,.mipnb-table td{text-align:left;vertical-align:top;padding:3px 16px 3px 0}"
+    ".mipnb-table th,.mipnb-table td{text-align:left !important;vertical-align:top;padding:3px 16px 3px 0}"
     ".mipnb-table thead tr:last-child th{border-bottom:1px solid currentColor}</style>"
 )
 #: one colour a set, that of the method which it is judged by

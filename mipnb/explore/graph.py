@@ -15,7 +15,7 @@ _WIDTH, _ROW, _LEFT, _TOP, _SIZE = 780, 25, 70, 24, 20  # pixels
 _STYLE = (
     "<style>.mipnb-graph{position:relative;overflow:visible;margin:0}"
     ".mipnb-graph .mipnb-node{position:absolute;width:20px;height:20px;min-width:0;padding:0;margin:0;border-radius:10px}"
-    ".mipnb-graph .mipnb-chosen{outline:3px solid #D55E00}</style>"
+    ".mipnb-graph .mipnb-chosen{outline:3px solid #D55E00 !important;outline-offset:1px}</style>"
 )
 Chosen = Callable[[str, int, int], None]
 

@@ -114,7 +114,7 @@ class PathExplorer(Panel):
                 at = (question, branch, layer, neuron, self.max_new_tokens)
                 report = neuron_report(self.opened.model, self.opened.processor, *at)
             step(1, 2)
-            figure = png(neuron_figure(report, question.image, blank(8.4, 2.6)))
+            figure = png(neuron_figure(report, question.image, blank(8.4 if branch == "text" else 3.2, 2.6)))
             step(2, 2)
             people = self._served(branch, layer, neuron)
             self.text.value = report_html(report, question, people)
