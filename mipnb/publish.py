@@ -26,6 +26,7 @@ __all__ = ["publish"]
 START = "00_start_here"
 RESULT_FIGURE = "fig05_before_after"
 INJECTED = "injected-parameters"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 SPLITS = ("forget", "test_forget", "retain", "test_retain", "celebrity", "holdout")
 METHODS = ("vanilla", "prune", "edited", "random")
 
@@ -122,6 +123,9 @@ def _outputs(cell: NotebookNode, count: int) -> list[NotebookNode]:
     for output in kept:
         if "execution_count" in output:
             output.execution_count = count
+        output.get("data", {}).pop(
+            WIDGET, None
+        )  # without its state it is an error on a page; its sentence stays
     return kept
 
 

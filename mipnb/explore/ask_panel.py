@@ -11,11 +11,13 @@ from mipnb.explore.ask import ask_both, fitted
 from mipnb.explore.drawing import html_table
 from mipnb.explore.opened import GROUPS, Opened
 from mipnb.explore.path_panel import located_people, located_questions
-from mipnb.explore.work import Run, Step, Work
+from mipnb.explore.work import Panel, Run, Step, Work
 
 
-class AskPanel(widgets.VBox):
+class AskPanel(Panel):
     """A person or an uploaded picture, a typed question, the models to ask."""
+
+    what = "panel to ask in"
 
     def __init__(self, opened: Opened, max_new_tokens: int) -> None:
         self.opened, self.max_new_tokens = opened, max_new_tokens
@@ -29,11 +31,21 @@ class AskPanel(widgets.VBox):
             description="question",
             placeholder="choose or type",
             ensure_option=False,
-            layout={"width": "520px"},
+            continuous_update=False,
+            layout={"width": "460px"},
         )
-        self.value = widgets.Text(description="true value", placeholder="for a question of your own")
-        first = next((name for name in opened.edits if name.startswith("edited")), *list(opened.edits)[:1])
-        self.models = widgets.SelectMultiple(description="beside", options=list(opened.edits), value=[first])
+        self.value = widgets.Text(
+            description="true value", placeholder="for a question of your own", continuous_update=False
+        )
+        names = sorted(opened.edits, key=lambda name: not name.startswith("edited"))
+        self.models = widgets.SelectMultiple(
+            description="beside",
+            options=names,
+            value=names[:1],
+            rows=7,
+            layout={"width": "220px"},
+            style={"description_width": "50px"},
+        )
         self.button = widgets.Button(description="ask", button_style="primary")
         self.picture = widgets.Image(layout={"width": "110px"})
         self.table, self.work = widgets.HTML(), Work()
@@ -43,11 +55,12 @@ class AskPanel(widgets.VBox):
         self.pictured.observe(lambda _: self._options(), "value")
         self.button.on_click(lambda _: self._ask(self.work.start))
         left = widgets.VBox(
-            [self.person, widgets.HBox([self.pictured, self.upload]), self.question, self.value]
+            [self.person, widgets.HBox([self.pictured, self.upload]), self.question, self.value],
+            layout={"overflow": "visible"},
         )
         super().__init__(
             [
-                widgets.HBox([left, self.models, self.picture]),
+                widgets.HBox([left, self.models, self.picture], layout={"flex_flow": "row wrap"}),
                 widgets.HBox([self.button, self.work]),
                 self.table,
             ]

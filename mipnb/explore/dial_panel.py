@@ -13,11 +13,12 @@ from mipnb.benchmarks import Question
 from mipnb.explore.dial import dial_point
 from mipnb.explore.drawing import blank, dial_curve, html_table, png
 from mipnb.explore.opened import GROUPS, Opened, run_edits
-from mipnb.explore.work import Run, Step, Work
+from mipnb.explore.runs import run_name
+from mipnb.explore.work import Panel, Run, Step, Work
 from mipnb.listing import find_runs
 from mipnb.stages import load_stages
 
-STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+STRENGTHS = tuple(number / 10 for number in range(11))
 
 
 def dial_questions(opened: Opened, n_each: int = 12) -> dict[str, list[Question]]:
@@ -42,13 +43,16 @@ def runs_table(folder: Path | None = None) -> pd.DataFrame:
     )
 
 
-class DialPanel(widgets.VBox):
+class DialPanel(Panel):
     """A run, one of its edits, a strength; the curve grows with every strength that was asked."""
+
+    what = "dial"
 
     def __init__(self, opened: Opened, max_new_tokens: int) -> None:
         self.opened, self.max_new_tokens, self.points = opened, max_new_tokens, {}
         self.asked, self.runs = dial_questions(opened), runs_table()
-        names = [opened.folder.name, *(name for name in self.runs.run if name != opened.folder.name)]
+        self.own = run_name(opened.folder)
+        names = [self.own, *(name for name in self.runs.run if name != self.own)]
         self.run = widgets.Dropdown(description="run", options=names)
         self.edit = widgets.Dropdown(description="edit")
         self.strength = widgets.FloatSlider(
@@ -59,7 +63,7 @@ class DialPanel(widgets.VBox):
         self.listed = widgets.HTML(html_table(self.runs.set_index("run")))
         self.work = Work()
         self._edits()
-        self._compute(self.work.now, (1.0,))
+        self._compute(self.work.now, (0.0, 1.0))
         self.run.observe(lambda _: self._run_changed(), "value")
         self.edit.observe(lambda _: self._fresh(), "value")
         self.strength.observe(lambda _: self._compute(self.work.start, (self.strength.value,)), "value")
@@ -73,8 +77,11 @@ class DialPanel(widgets.VBox):
         self.add_class("mipnb-dial")
 
     def _edits(self) -> None:
-        own = self.run.value == self.opened.folder.name
-        self.edits = self.opened.edits if own else run_edits(project_root() / "runs" / self.run.value)
+        self.edits = (
+            self.opened.edits
+            if self.run.value == self.own
+            else run_edits(project_root() / "runs" / self.run.value)
+        )
         self.edit.options = list(self.edits)
         self.edit.value = next(iter(self.edits), None)
 
@@ -83,13 +90,13 @@ class DialPanel(widgets.VBox):
             self._edits()
         except (ValueError, FileNotFoundError) as error:
             self.work.tell(error)
-        self._fresh()
+        else:
+            self._fresh()
 
     def _fresh(self) -> None:
         """Another edit: a new curve."""
         self.points = {}
-        if self.edit.value:
-            self._compute(self.work.start, (self.strength.value,))
+        self._compute(self.work.start, (0.0, self.strength.value))
 
     def _compute(self, run: Run, strengths: Sequence[float]) -> None:
         name, points = self.edit.value, self.points

@@ -16,6 +16,11 @@ from mipnb.batches import decode_image
 from mipnb.explore.neurons import NeuronReport
 from mipnb.plotting import METHODS
 
+_TABLE_STYLE = (
+    "<style>.mipnb-table{border-collapse:collapse;margin:2px 0 8px;line-height:1.3}"
+    ".mipnb-table th,.mipnb-table td{text-align:left !important;vertical-align:top;padding:3px 16px 3px 0}"
+    ".mipnb-table thead tr:last-child th{border-bottom:1px solid currentColor}</style>"
+)
 #: one colour a set, that of the method which it is judged by
 SETS = {"forget": METHODS["edited"], "retain": METHODS["random"]}
 
@@ -39,7 +44,7 @@ def path_graph(nodes: pd.DataFrame, lines: pd.DataFrame, ax: Axes) -> Axes:
     shown = ax.scatter(nodes.layer, -ranks, c=nodes.share, s=34, cmap="cividis", vmin=0, vmax=1, zorder=2)
     for layer, neuron, rank in zip(nodes.layer, nodes.neuron, ranks, strict=True):
         ax.annotate(
-            str(neuron), (layer, -rank), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=5
+            str(neuron), (layer, -rank), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=6
         )
     ax.set_xticks(sorted(nodes.layer.unique()))
     ax.set(yticks=[], xlabel="layer", ylabel="rank in its layer", ylim=(-ranks.max() - 0.6, 0.8))
@@ -59,7 +64,7 @@ def token_bars(tokens: pd.DataFrame, ax: Axes) -> Axes:
     ax.bar(words.index, words.activation, color=colours)
     ax.axhline(0, color="#222222", linewidth=0.5)
     labels = words.token.str.strip().str.replace(r"^$", "·", regex=True).str.slice(0, 14)
-    ax.set_xticks(words.index, labels.str.replace("$", r"\$"), rotation=90, fontsize=5)
+    ax.set_xticks(words.index, labels.str.replace("$", r"\$"), rotation=90, fontsize=6)
     ax.set(ylabel="activation", xlim=(-0.6, len(words) - 0.4))
     return ax
 
@@ -109,7 +114,7 @@ def loss_curves(curves: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def png(fig: Figure, dpi: int = 110) -> bytes:
+def png(fig: Figure, dpi: int = 100) -> bytes:
     """A figure as PNG, for a widget."""
     written = io.BytesIO()
     fig.savefig(written, format="png", dpi=dpi)
@@ -122,10 +127,12 @@ def blank(width: float, height: float) -> Figure:
 
 
 def html_table(table: pd.DataFrame, digits: int = 3, classes: Sequence[str] = ()) -> str:
-    """A table for a widget, its text escaped."""
-    return table.to_html(
-        float_format=lambda value: f"{value:.{digits}f}", na_rep="", border=0, classes=["mipnb", *classes]
-    )
+    """A table for a widget, its text escaped and whole."""
+    with pd.option_context("display.max_colwidth", None):
+        return _TABLE_STYLE + table.to_html(
+            float_format=lambda value: f"{value:.{digits}f}", na_rep="", border=0, index_names=False,
+            classes=["mipnb-table", *classes],
+        )  # fmt: skip
 
 
 def line(text: str) -> str:

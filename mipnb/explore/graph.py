@@ -11,11 +11,11 @@ import pandas as pd
 from mipnb.explore.drawing import rank_in_layer
 from mipnb.explore.neurons import path_lines
 
-_COLUMN, _ROW, _LEFT, _TOP, _SIZE = 130, 26, 70, 26, 20  # pixels
+_WIDTH, _ROW, _LEFT, _TOP, _SIZE = 780, 25, 70, 24, 20  # pixels
 _STYLE = (
-    "<style>.mipnb-graph{position:relative;overflow:visible}"
+    "<style>.mipnb-graph{position:relative;overflow:visible;margin:0}"
     ".mipnb-graph .mipnb-node{position:absolute;width:20px;height:20px;min-width:0;padding:0;margin:0;border-radius:10px}"
-    ".mipnb-graph .mipnb-node:focus,.mipnb-graph .mipnb-chosen{outline:3px solid #D55E00}</style>"
+    ".mipnb-graph .mipnb-chosen{outline:3px solid #D55E00 !important;outline-offset:1px}</style>"
 )
 Chosen = Callable[[str, int, int], None]
 
@@ -30,8 +30,8 @@ def path_buttons(nodes: pd.DataFrame, on_choice: Chosen, told: Callable[[str, in
     """
     placed = _placed(nodes)
     buttons = [_button(row, on_choice, told) for row in placed.itertuples()]
-    width = _LEFT + _COLUMN * (int(nodes.layer.max()) + 1)
-    height = int(placed.y.max()) + _ROW + _SIZE
+    width = _LEFT + _column(nodes) * (int(nodes.layer.max()) + 1)
+    height = int(placed.y.max()) + _SIZE
     drawing = widgets.HTML(_STYLE + _places(placed) + _svg(nodes, placed, width, height))
     box = widgets.Box(
         [drawing, *buttons], layout={"width": f"{width}px", "height": f"{height}px", "overflow": "visible"}
@@ -40,13 +40,31 @@ def path_buttons(nodes: pd.DataFrame, on_choice: Chosen, told: Callable[[str, in
     return box
 
 
+def mark(box: widgets.Box, branch: str, layer: int, neuron: int) -> None:
+    """Show in a drawing by `path_buttons` which neuron is the chosen one."""
+    for button in box.children[1:]:
+        if _name(branch, layer, neuron) in button._dom_classes:
+            button.add_class("mipnb-chosen")
+        elif "mipnb-chosen" in button._dom_classes:
+            button.remove_class("mipnb-chosen")
+
+
+def _name(branch: str, layer: int, neuron: int) -> str:
+    return f"mipnb-{branch}-{layer}-{neuron}"
+
+
+def _column(nodes: pd.DataFrame) -> int:
+    """Pixels from layer to layer: as wide as the page allows, and never so narrow that buttons touch."""
+    return min(130, max(30, _WIDTH // (int(nodes.layer.max()) + 1)))
+
+
 def _placed(nodes: pd.DataFrame) -> pd.DataFrame:
     """Every neuron with x and y, its middle in pixels."""
     branches = list(dict.fromkeys(nodes.branch))
     ranks = rank_in_layer(nodes)
     tall = (int(ranks.max()) + 2) * _ROW
     return nodes.assign(
-        x=_LEFT + _COLUMN * nodes.layer + _COLUMN // 3,
+        x=_LEFT + _column(nodes) * nodes.layer + _column(nodes) // 3,
         y=_TOP + ranks * _ROW + nodes.branch.map(branches.index) * tall,
     )
 
@@ -55,7 +73,7 @@ def _button(row, on_choice: Chosen, told: Callable[[str, int, int], str]) -> wid
     branch, layer, neuron = row.branch, int(row.layer), int(row.neuron)
     button = widgets.Button(tooltip=told(branch, layer, neuron))
     button.style.button_color = mpl.colors.to_hex(mpl.colormaps["cividis"](0.15 + 0.85 * row.share))
-    for name in ("mipnb-node", f"mipnb-{branch}-{layer}-{neuron}"):
+    for name in ("mipnb-node", _name(branch, layer, neuron)):
         button.add_class(name)
     button.on_click(lambda _: on_choice(branch, layer, neuron))
     return button
@@ -63,7 +81,7 @@ def _button(row, on_choice: Chosen, told: Callable[[str, int, int], str]) -> wid
 
 def _places(placed: pd.DataFrame) -> str:
     rules = (
-        f".mipnb-graph .mipnb-{row.branch}-{row.layer}-{row.neuron}"
+        f".mipnb-graph .{_name(row.branch, row.layer, row.neuron)}"
         f"{{left:{row.x - _SIZE // 2}px;top:{row.y - _SIZE // 2}px}}"
         for row in placed.itertuples()
     )
@@ -78,13 +96,13 @@ def _svg(nodes: pd.DataFrame, placed: pd.DataFrame, width: int, height: int) -> 
         parts.append(
             f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke-width="{0.3 + 5 * row.width**2:.2f}"/>'
         )
-    texts = []
+    texts, word = [], "layer " if _column(nodes) > 60 else ""
     for branch, part in placed.groupby("branch", sort=False):
         top = int(part.y.min())
         texts.append(f'<text x="4" y="{top + 4}" font-weight="bold">{branch}</text>')
         texts += [
-            f'<text x="{_LEFT + _COLUMN * layer + _COLUMN // 3 - 18}" y="{top - 15}">layer {layer}</text>'
-            for layer in sorted(part.layer.unique())
+            f'<text x="{x}" y="{top - 14}" text-anchor="middle">{word}{layer}</text>'
+            for layer, x in part.groupby("layer").x.first().items()
         ]
     return (
         f'<svg width="{width}" height="{height}" style="position:absolute;left:0;top:0;font:12px sans-serif">'

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipywidgets as widgets
 import pandas as pd
 
+from mipnb.benchmarks import Question
 from mipnb.explore.drawing import blank, html_table, line, neuron_figure, png
-from mipnb.explore.graph import path_buttons
-from mipnb.explore.neurons import neuron_report, path_nodes, served, served_text
+from mipnb.explore.graph import mark, path_buttons
+from mipnb.explore.neurons import NeuronReport, neuron_report, path_nodes, served, served_text
 from mipnb.explore.opened import GROUPS, Opened
-from mipnb.explore.work import Run, Step, Work
+from mipnb.explore.work import Panel, Run, Step, Work
 from mipnb.locating import PAIRS
 
 
@@ -37,8 +38,10 @@ def pair_of(branch: str, modality: str) -> str:
     return next(pair for pair, at in PAIRS.items() if at == (branch, modality))
 
 
-class PathExplorer(widgets.VBox):
+class PathExplorer(Panel):
     """Controls, the path, and the chosen neuron."""
+
+    what = "path explorer"
 
     def __init__(self, opened: Opened, max_new_tokens: int) -> None:
         self.opened, self.max_new_tokens = opened, max_new_tokens
@@ -48,8 +51,8 @@ class PathExplorer(widgets.VBox):
         self.person = widgets.Dropdown(description="person", options=located_people(opened, "image_text"))
         self.question = widgets.Dropdown(description="question", layout={"width": "520px"})
         self.top_k = widgets.IntSlider(5, 1, 12, description="top_k", continuous_update=False)
-        self.graph, self.work = widgets.VBox(), Work()
-        self.text, self.figure = widgets.HTML(), widgets.Image(format="png", layout={"max_width": "760px"})
+        self.graph, self.work = widgets.VBox(layout={"overflow": "auto hidden"}), Work()
+        self.text, self.figure = widgets.HTML(), widgets.Image(format="png", layout={"max_width": "100%"})
         self._setting = False  # while controls are set from here, they draw nothing
         self._names(self.work.now)
         self.modality.observe(lambda _: self._people(), "value")
@@ -57,7 +60,7 @@ class PathExplorer(widgets.VBox):
         for control in (self.question, self.top_k):
             control.observe(lambda _: self._draw(self.work.start), "value")
         controls = [self.modality, widgets.HBox([self.person, self.top_k]), self.question]
-        super().__init__([*controls, self.work, self.graph, self.text, self.figure])
+        super().__init__([*controls, self.work, self.graph, self.figure, self.text])
         self.add_class("mipnb-path-explorer")
 
     def _people(self) -> None:
@@ -104,20 +107,30 @@ class PathExplorer(widgets.VBox):
         group = self.opened.group_of(self.question.value, self.modality.value)
         question = self.opened.asked[group, self.modality.value][self.question.value]
 
+        mark(self.graph.children[0], branch, layer, neuron)
+
         def task(step: Step) -> str:
             with self.opened.lock:
                 at = (question, branch, layer, neuron, self.max_new_tokens)
                 report = neuron_report(self.opened.model, self.opened.processor, *at)
             step(1, 2)
-            figure = png(neuron_figure(report, question.image, blank(8.4, 2.6)))
+            figure = png(neuron_figure(report, question.image, blank(8.4 if branch == "text" else 3.2, 2.6)))
             step(2, 2)
             people = self._served(branch, layer, neuron)
-            self.text.value = (
-                f"<b>{branch} branch, layer {layer}, neuron {neuron}</b>; right answer: {line(question.answer)}"
-                + html_table(report.answers) + f"<p>{line(served_text(people))}</p>"
-                + html_table(people.head(5)[["name", "set", "n_questions", "score"]], 4)
-            )  # fmt: skip
+            self.text.value = report_html(report, question, people)
             self.figure.value = figure
             return f"neuron {neuron} of {branch} layer {layer}"
 
         (run or self.work.start)(task)
+
+
+def report_html(report: NeuronReport, question: Question, people: pd.DataFrame) -> str:
+    """A neuron in words: the answer with and without it, beside whom it serves (`people`, from `served`)."""
+    first = people.head(5)[["name", "set", "n_questions", "score"]].set_index("name")
+    where = f"{report.branch} branch, layer {report.layer}, neuron {report.neuron}"
+    return (
+        '<div class="mipnb-report" style="display:flex;flex-wrap:wrap;gap:6px 48px;line-height:1.4">'
+        '<div style="max-width:460px">'
+        f"<b>{where}</b>; right answer: {line(question.answer)}{html_table(report.answers)}"
+        f"{line(served_text(people))}</div><div><b>whom it serves most</b>{html_table(first, 4)}</div></div>"
+    )

@@ -34,19 +34,21 @@ def compare(runs: Sequence[str | Path]) -> Compared:
     """Set runs beside each other.
 
     Args:
-        runs: folders, from the project's root, two or more.
+        runs: folders, from the project's root, one or more.
 
     Raises:
-        ValueError: fewer than two, or one of them twice.
+        ValueError: none, or one of them twice.
         FileNotFoundError: a folder without results.
     """
-    folders = {_name(under_root(run)): under_root(run) for run in runs}
-    if len(runs) < 2 or len(folders) < len(runs):
-        raise ValueError(f"{len(folders)} different runs are chosen: choose two or more")
+    folders = {run_name(under_root(run)): under_root(run) for run in runs}
+    if not runs or len(folders) < len(runs):
+        raise ValueError(
+            f"{len(runs)} runs are chosen, {len(folders)} different ones: choose one or more, once each"
+        )
     return Compared(_parameters(folders), _scores(folders), _curves(folders))
 
 
-def _name(folder: Path) -> str:
+def run_name(folder: Path) -> str:
     """The run's name, behind its sweep's."""
     home = project_root() / "runs"
     return folder.relative_to(home).as_posix() if folder.is_relative_to(home) else folder.name

@@ -7,15 +7,20 @@ import ipywidgets as widgets
 from mipnb.explore.dial_panel import runs_table
 from mipnb.explore.drawing import blank, html_table, loss_curves, png
 from mipnb.explore.runs import compare
-from mipnb.explore.work import Run, Step, Work
+from mipnb.explore.work import Panel, Run, Step, Work
 
 
-class RunsPanel(widgets.VBox):
+class RunsPanel(Panel):
     """Runs to pick, and what they have in common and not."""
 
+    what = "comparison"
+
     def __init__(self) -> None:
-        names = list(runs_table().run)
-        self.runs = widgets.SelectMultiple(description="runs", options=names, value=names[-2:], rows=6)
+        listed = runs_table()
+        scored = list(listed.dropna(subset="forget").run)
+        self.runs = widgets.SelectMultiple(
+            description="runs", options=list(listed.run), value=scored[-2:], rows=6, layout={"width": "420px"}
+        )
         self.tables, self.work = widgets.HTML(), Work()
         self.figure = widgets.Image(format="png", layout={"max_width": "480px"})
         self._compare(self.work.now)
@@ -30,12 +35,13 @@ class RunsPanel(widgets.VBox):
             found = compare([f"runs/{name}" for name in chosen])
             step(1, 2)
             self.tables.value = (
-                "<b>parameters that differ</b>" + html_table(found.parameters)
+                "<b>parameters that differ</b>"
+                + (html_table(found.parameters) if len(found.parameters) else "<p>none</p>")
                 + "<b>main metric of each task</b>" + html_table(found.scores)
             )  # fmt: skip
             figure = blank(4.8, 2.6)
             loss_curves(found.curves, figure.subplots())
             self.figure.value = png(figure)
-            return f"{len(chosen)} runs beside each other"
+            return f"{len(chosen)} {'run' if len(chosen) == 1 else 'runs'}"
 
         run(task)

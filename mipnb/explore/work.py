@@ -22,6 +22,15 @@ class Cancelled(Exception):
     """The work is no longer wanted."""
 
 
+class Panel(widgets.VBox):
+    """A widget over a run, told in a sentence where no front end shows it."""
+
+    what = "panel"
+
+    def __repr__(self) -> str:
+        return f"The {self.what} is shown in JupyterLab (`make lab`); what stands above says the same without it."
+
+
 class Work(widgets.HBox):
     """A progress bar, a button that cancels, and a line of text, for one panel.
 
@@ -29,7 +38,7 @@ class Work(widgets.HBox):
     """
 
     def __init__(self) -> None:
-        self.bar = widgets.IntProgress(layout={"width": "160px", "visibility": "hidden"})
+        self.bar = widgets.IntProgress(layout={"width": "160px", "display": "none"})
         self.button = widgets.Button(description="cancel", disabled=True, layout={"width": "80px"})
         self.message = widgets.HTML("ready")
         for part, name in ((self.message, "mipnb-message"), (self.button, "mipnb-cancel")):
@@ -37,6 +46,7 @@ class Work(widgets.HBox):
         self.button.on_click(lambda _: self.cancel())
         self._stop, self._turn, self._thread = threading.Event(), threading.Lock(), None
         super().__init__([self.button, self.bar, self.message])
+        self.add_class("mipnb-work")
 
     def start(self, task: Task) -> None:
         """Run a task in a thread, once the one under way has ended; what it returns is the message."""
@@ -89,7 +99,7 @@ class Work(widgets.HBox):
             self.message.value = told
 
     def _busy(self, busy: bool) -> None:
-        self.bar.layout.visibility = "visible" if busy else "hidden"
+        self.bar.layout.display = "" if busy else "none"
         self.button.disabled = not busy
         if busy:
             self.message.value = "computing"

@@ -240,10 +240,18 @@ def test_compared_runs_show_what_differs(tmp_path):
     assert found.curves.groupby("run").size().to_dict() == {"one": 3, "two": 5}
 
 
-def test_too_few_runs_or_one_without_results_are_refused(tmp_path):
+def test_a_run_can_stand_alone(tmp_path):
     write_run(tmp_path / "one", 3, 0.25)
-    with pytest.raises(ValueError, match="choose two or more"):
-        compare([tmp_path / "one"])
+    found = compare([tmp_path / "one"])
+    assert found.parameters.empty
+    assert list(found.scores.columns) == [("one", "edited")]
+
+
+def test_no_run_one_twice_and_one_without_results_are_refused(tmp_path):
+    write_run(tmp_path / "one", 3, 0.25)
+    for runs in ([], [tmp_path / "one"] * 2):
+        with pytest.raises(ValueError, match="choose one or more, once each"):
+            compare(runs)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     (tmp_path / "two" / "05_evaluation" / "results.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="two has no results"):
