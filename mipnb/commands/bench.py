@@ -39,7 +39,7 @@ def _add_locating(parser: argparse.ArgumentParser) -> None:
 
 def _add_gpu(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--out", type=Path, default=Path("runs/bench_gpu"), help="folder of the table and of random models")
+    add("--out", type=Path, default=Path("runs/bench_gpu"), help="folder of the table")
     models = "pocket, or a model with a file params/MODEL_mllmu.yaml, of random weights; may be repeated"
     add("--model", action="append", default=[], help=models)
     add("--device", default="cuda", help="cuda, cuda:N, cpu")

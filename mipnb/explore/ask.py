@@ -111,7 +111,9 @@ def fitted(picture: bytes, like: bytes) -> bytes:
     try:
         given = decode_image(picture)
     except ValueError:
-        raise ValueError("the uploaded file is no picture: choose a PNG or JPEG file, or a person of the list") from None
+        raise ValueError(
+            "the uploaded file is no picture: choose a PNG or JPEG file, or a person of the list"
+        ) from None
     side = min(given.width / size[0], given.height / size[1])
     width, height = round(size[0] * side), round(size[1] * side)
     left, top = (given.width - width) // 2, (given.height - height) // 2

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mipnb import locating
 from mipnb.attribution import attribute
 from mipnb.batches import encode
 from mipnb.benchmarks import Question, draw_questions, forget_ids, load_training
@@ -103,3 +104,18 @@ def test_a_gap_that_is_none_by_construction_is_not_praised():
     words = gap_verdict({"text": 0.0}, "stieltjes", 4)
     assert "by construction" in words
     assert "good as amounts" not in words
+
+
+def test_gaps_do_not_depend_on_the_rows_that_fit(model, processor, drawn, monkeypatch):
+    asked = of_modality(drawn, "text")[:2]
+    whole = gap_by_steps(model, processor, asked, "text", (4, 16), ("right",))
+
+    def small(*args, max_rows, **choices):
+        if max_rows > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return attribute(*args, max_rows=max_rows, **choices)
+
+    monkeypatch.setattr(locating, "attribute", small)
+    with pytest.warns(RuntimeWarning, match="going on with 8"):
+        halved = gap_by_steps(model, processor, asked, "text", (4, 16), ("right",))
+    torch.testing.assert_close(torch.tensor(halved.gap), torch.tensor(whole.gap), rtol=1e-3, atol=1e-5)
