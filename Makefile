@@ -1,8 +1,8 @@
-# make run | make test | make figures | make lab | make publish | make lint | make setup | make clean
+# make run | make test | make figures | make lab | make docs | make publish | make lint | make setup | make clean
 # Needs python3 (3.11 or newer) and make. A first call makes a virtual environment in .venv; later ones find it.
 # With an active environment (conda or other) in which this very folder is installed, that one is used and .venv is not made.
 .DELETE_ON_ERROR:
-.PHONY: help run test figures publish lint format lab setup clean
+.PHONY: help run test figures docs publish lint format lab setup clean
 
 PYTHON ?= python3
 ARGS ?=
@@ -33,6 +33,11 @@ test: $(READY)
 # every table and figure of the paper, into figures/
 figures: $(READY)
 	@"$(BIN)mipnb" figures $(ARGS)
+
+# the documentation site, from the same notebooks and without a network: build/docs/index.html
+docs: $(READY)
+	@"$(BIN)python" -m sphinx -q -c docs -b html . build/docs
+	@echo "build/docs/index.html"
 
 # notebooks' outputs, figures/ and README's numbers from runs/pocket
 publish: $(READY)

@@ -93,6 +93,7 @@ class AskPanel(Panel):
 
     def _ask(self, run: Run) -> None:
         def task(step: Step) -> str:
+            self.table.value = ""  # answers to another question would stand below a slip
             question = self.asked()
             if question.image is not None:
                 self.picture.value = question.image

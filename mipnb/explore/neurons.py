@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from transformers import ProcessorMixin
 
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
@@ -48,7 +49,7 @@ class NeuronReport:
 
 def neuron_report(
     model: nn.Module,
-    processor,
+    processor: ProcessorMixin,
     question: Question,
     branch: str,
     layer: int,

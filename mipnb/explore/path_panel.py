@@ -52,7 +52,10 @@ class PathExplorer(Panel):
         self.question = widgets.Dropdown(description="question", layout={"width": "520px"})
         self.top_k = widgets.IntSlider(5, 1, 12, description="top_k", continuous_update=False)
         self.graph, self.work = widgets.VBox(layout={"overflow": "auto hidden"}), Work()
-        self.text, self.figure = widgets.HTML(), widgets.Image(format="png", layout={"max_width": "100%"})
+        self.text, self.figure = (
+            widgets.HTML(),
+            widgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"}),
+        )
         self._setting = False  # while controls are set from here, they draw nothing
         self._names(self.work.now)
         self.modality.observe(lambda _: self._people(), "value")

@@ -38,7 +38,11 @@ def executed(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata["papermill"] = {"start_time": "now"}
         cell.outputs = [
             new_output("stream", name="stderr", text="bar"),
-            new_output("execute_result", {"text/plain": cell.source}, execution_count=count),
+            new_output(
+                "execute_result",
+                {"text/plain": cell.source, "application/vnd.jupyter.widget-view+json": {"model_id": "gone"}},
+                execution_count=count,
+            ),
         ]
     return done
 
@@ -53,6 +57,7 @@ def test_outputs_come_over_and_traces_of_papermill_do_not():
     assert filled.cells[2].metadata == {}
     assert "papermill" not in nbformat.writes(filled)
     assert "bar" not in nbformat.writes(filled)
+    assert "widget-view" not in nbformat.writes(filled), "a widget without its state is an error on a page"
     assert notebook.cells[1].outputs == []
 
 

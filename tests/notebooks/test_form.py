@@ -75,3 +75,15 @@ def test_the_main_job_is_five_notebooks_and_the_table_of_stages_is_complete():
         "05",
     ]
     assert [stage.name for stage in load_stages(FOLDER)] == [path.stem for path in NOTEBOOKS][1:]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in NOTEBOOKS if "explore.panels" in path.read_text()], ids=lambda path: path.stem
+)
+def test_a_figure_stands_above_each_widget(path: Path):
+    figures = 0
+    for cell in code_cells(path):
+        if "explore.panels" in cell.source:
+            assert figures, "no figure since the widget before"
+            figures = 0
+        figures += "figsize=" in cell.source or "ask_both(" in cell.source

@@ -7,7 +7,7 @@ import ipywidgets as widgets
 import pytest
 
 from mipnb.explore.panels import path_explorer
-from mipnb.explore.work import Work, slip
+from mipnb.explore.work import Panel, Work, slip
 from mipnb.progress import quiet, silent
 
 
@@ -80,3 +80,12 @@ def test_a_run_that_is_not_there_is_a_line(tmp_path):
 @pytest.mark.parametrize("text", ["a" * 1000])
 def test_a_long_error_is_cut(text):
     assert len(slip(ValueError(text))) < 400
+
+
+def test_without_a_front_end_a_panel_is_a_sentence():
+    class Some(Panel):
+        what = "path explorer"
+
+    shown = Some()._repr_mimebundle_()["text/plain"]
+    assert shown.startswith("The path explorer is shown in JupyterLab")
+    assert shown.endswith(".")

@@ -20,7 +20,8 @@ import mipnb
 
 ROOT = Path(mipnb.__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-USED_WITHOUT_IMPORT = {"jupyterlab", "ipywidgets", "ruff", "pre-commit", "nbval"}
+DOCS = {"sphinx", "myst-nb", "furo", "sphinx-mathjax-offline"}  # named in docs/conf.py
+USED_WITHOUT_IMPORT = {"jupyterlab", "ipywidgets", "ruff", "pre-commit", "nbval", *DOCS}
 
 
 def pins(lines: list[str]) -> dict[str, str]:
