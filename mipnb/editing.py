@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -25,7 +25,7 @@ from mipnb.partial import Partial, batches_digest, partial_results, weights_dige
 from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, States, pools
 from mipnb.progress import progress
-from mipnb.rmisu import LOSSES, EditConfig, forget_pass, optimiser, retain_pass, trainable
+from mipnb.rmisu import LOSSES, EditConfig, fixed_direction, forget_pass, optimiser, retain_pass, trainable
 
 #: RMisU with its default settings
 DEFAULTS = EditConfig()
@@ -90,13 +90,14 @@ def edit(
     forget = pools(forget_batches, seed, 0, states)
     retain = pools(retain_batches, seed, 1, states)
     adamw, schedule = optimiser(trained, config)
+    fixed = fixed_direction(model, retain_batches, config)
     kept = _kept(resume, model, paths, (forget_batches, retain_batches), config, seed)
     checkpoint = _checkpoint(kept, trained, every)
     history = _restored(checkpoint, adamw, schedule, [*forget, *retain])
     with progress(config.n_steps, f"editing (seed {seed})", len(history)) as bar:
         for step in range(len(history), config.n_steps):
             adamw.zero_grad(set_to_none=True)
-            history.append(_step(model, trained, (forget, retain), config, step))
+            history.append(_step(model, trained, (forget, retain), config, step, fixed))
             adamw.step()
             schedule.step()
             if checkpoint and (checkpoint.due(step) or step + 1 == config.n_steps):
@@ -128,10 +129,11 @@ def _step(
     sets: tuple[list[Pool], list[Pool]],
     config: EditConfig,
     step: int,
+    fixed: Tensor | None,
 ) -> dict[str, float]:
     """The gradients of one step, on the next batches of forget and retain set, clipped; returns its row of the history."""
     forget, retain = sets
-    parts = {"loss_forget": forget_pass(model, trained, forget, config)}
+    parts = {"loss_forget": forget_pass(model, trained, forget, config, fixed)}
     parts |= retain_pass(model, trained, retain, config)
     row = _row(step, parts, config)
     nn.utils.clip_grad_norm_(trainable(trained), config.clip_norm)

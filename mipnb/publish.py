@@ -1,6 +1,7 @@
 """`mipnb publish`: a whole run at default parameters becomes what the repository shows.
 
-The notebooks get its outputs, `figures/` its figures, README its numbers; sources of cells are never touched.
+The notebooks get its outputs, `figures/` its figures, README its numbers, data/results what it read and made (`kept_run`);
+sources of cells are never touched.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from mipnb.artefacts import atomic_path, project_root, read_json, under_root, write_json
+from mipnb.kept_run import keep
 from mipnb.params import Params
 from mipnb.report import USAGE, replace_block
 from mipnb.stages import Stage, load_stages, read_notebook
@@ -68,7 +70,7 @@ def publish(run_dir: str) -> list[Path]:
     figures = copy_figures([run / stage.name / "figures" for stage in stages], root / "figures")
     for name, text in blocks.items():
         replace_block(root / "README.md", name, text)
-    return [*filled, *figures, root / "README.md"]
+    return [*filled, *figures, keep(stages, run), root / "README.md"]
 
 
 def check_run(stages: Sequence[Stage], run_dir: str, run: Path) -> list[Stage]:

@@ -28,13 +28,15 @@ from mipnb.steering import (
     DISTANCES,
     FORGET_TOKENS,
     distance,
+    end_direction,
     hidden_state,
     hidden_state_and_logprob,
+    random_direction,
     steering_target,
     token_mask,
 )
 
-DIRECTIONS = ("input", "shared")
+DIRECTIONS = ("input", "shared", "end")
 SCHEDULES = ("constant", "linear", "cosine")
 LOSSES = ("loss_forget", "loss_retain", "loss_ce")
 
@@ -53,9 +55,10 @@ class EditConfig:
         distance: "relative" or "dimension" (see `steering`).
         train_above: whether L_CE trains the text neurons above layer_index.
         prune_first: start from the silenced neurons, not from the vanilla ones.
-        direction: "input": each forget input is steered its own way (Eq. 12); "shared": all the same way, as in
-            RMU (Li et al. 2024). Inputs steered each its own way average out: states shrink toward zero and keep
-            what they said, which the next normalisation brings back.
+        direction: "input": each forget input is steered its own random way (Eq. 12); "shared": all the same random
+            way, as in RMU (Li et al. 2024); "end": all to where answers end (`steering.end_direction`), so that nothing
+            is said in place of something broken. Inputs steered each its own way average out: states shrink toward zero
+            and keep what they said, which the next normalisation brings back.
         redraw: draw every input's direction anew at every visit; else it keeps one.
         schedule: of the learning rate, down to 0: "constant", "linear" or "cosine".
         clip_norm: largest norm of the gradient.
@@ -117,16 +120,31 @@ def unanswered(batches: Sequence[Batch]) -> list[Batch]:
     return [{key: tensor for key, tensor in batch.items() if key != "labels"} for batch in batches]
 
 
-def forget_pass(model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig) -> float:
-    """L_f (Eq. 14), its gradient added up batch by batch; the layers above layer_index are not computed."""
-    return sum(_forget(model, trained, pool, config, len(pools)) for pool in pools)
+def fixed_direction(model: nn.Module, retain_batches: Sequence[Batch], config: EditConfig) -> Tensor | None:
+    """The direction that the model itself gives (direction "end"): float32 (1, 1, hidden); None where it is drawn."""
+    if config.direction != "end":
+        return None
+    return end_direction(model, retain_batches, text_layers(model)[config.layer_index])
 
 
-def _forget(model: nn.Module, trained: Overlay, pool: Pool, config: EditConfig, n_pools: int) -> float:
+def forget_pass(
+    model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig, fixed: Tensor | None = None
+) -> float:
+    """L_f (Eq. 14), its gradient added up batch by batch; the layers above layer_index are not computed.
+
+    `fixed`: from `fixed_direction`.
+    """
+    return sum(_forget(model, trained, pool, config, fixed, len(pools)) for pool in pools)
+
+
+def _forget(
+    model: nn.Module, trained: Overlay, pool: Pool, config: EditConfig, fixed: Tensor | None, n_pools: int
+) -> float:
     """One pool's share of L_f: 1 of n_pools."""
     layer = text_layers(model)[config.layer_index]
     index, batch, frozen = pool.draw(model, layer, config.n_steps)
-    target = steering_target(frozen, config.steering_scale, *_direction(pool, index, config))
+    direction = _drawn(pool, index, frozen, config) if fixed is None else fixed
+    target = steering_target(frozen, config.steering_scale, direction)
     mask = token_mask(batch, config.forget_tokens)
 
     def part(rows: slice) -> float:
@@ -146,11 +164,12 @@ def _share(mask: Tensor, rows: slice) -> float:
     return mask[rows].sum().item() / mask.sum().item()
 
 
-def _direction(pool: Pool, index: int, config: EditConfig) -> tuple[list[int], bool]:
-    """The seed of the steering directions, and whether inputs share one."""
+def _drawn(pool: Pool, index: int, frozen: Tensor, config: EditConfig) -> Tensor:
+    """Random directions for a batch with vanilla states `frozen`: one an input, or one for all."""
     if config.direction == "shared":
-        return pool.key[:1], True
-    return [*pool.key, index, pool.visits if config.redraw else 0], False
+        return random_direction(frozen.shape[-1], pool.key[:1])
+    seed = [*pool.key, index, pool.visits if config.redraw else 0]
+    return random_direction(frozen.shape[-1], seed, len(frozen))
 
 
 def retain_pass(

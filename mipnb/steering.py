@@ -11,14 +11,15 @@ print the bare squared norm.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipnb.batches import IGNORED, Batch, answer_logprob
-from mipnb.models import is_dispatched
+from mipnb.batches import IGNORED, Batch, answer_logprob, to_device
+from mipnb.models import input_device, is_dispatched
 
 FORGET_TOKENS = ("all", "answer", "prompt")
 DISTANCES = ("relative", "dimension")
@@ -102,24 +103,65 @@ def token_mask(batch: Batch, which: str) -> Tensor:
     return real & (answer if which == "answer" else ~answer)
 
 
-def steering_target(frozen: Tensor, scale: float, seed: Sequence[int], shared: bool = False) -> Tensor:
-    """v_f = scale * ||h_frozen||_2 * u (Eq. 12-13): one direction u an input, the norm token by token.
+def random_direction(hidden: int, seed: Sequence[int], rows: int = 1) -> Tensor:
+    """Directions u, uniform on the unit sphere (Eq. 12: a normalised Gaussian): float32 (rows, 1, hidden).
+
+    Args:
+        hidden: dimensions.
+        seed: integers that fix the draw, made on the CPU so that it is the same on every device.
+        rows: one a forget input (Eq. 12), or 1 for all (RMU's choice).
+    """
+    state = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
+    generator = torch.Generator().manual_seed(state)
+    return unit(torch.randn(rows, 1, hidden, generator=generator))
+
+
+def end_direction(model: nn.Module, batches: Sequence[Batch], layer: nn.Module, at_most: int = 16) -> Tensor:
+    """The mean direction of the vanilla states in which answers end: float32 (1, 1, hidden), of length 1.
+
+    These are the states that predict the last token of an answer, its end mark. Steered there, the model has nothing to say.
+
+    Args:
+        model: the vanilla model.
+        batches: of people to keep; those without answers are passed over.
+        layer: the decoder layer that is steered.
+        at_most: batches that are looked at, spread over those there are.
+
+    Raises:
+        ValueError: no batch has answers.
+    """
+    answered = [batch for batch in batches if "labels" in batch]
+    if not answered:
+        raise ValueError(
+            "direction 'end' is where answers end: no retain batch has answers; give some, or use 'shared'"
+        )
+    total = 0
+    for batch in answered[:: math.ceil(len(answered) / at_most)]:
+        batch = to_device(batch, input_device(model))
+        with torch.no_grad():
+            state = hidden_state(model, batch, layer).float()  # (batch, tokens, hidden)
+        labels = batch["labels"]
+        last = (
+            labels.shape[1] - 2 - (labels != IGNORED).flip(1).int().argmax(1)
+        )  # predicts the last answer token
+        total = total + unit(state[torch.arange(len(last)), last]).sum(0).cpu()
+    return unit(total)[None, None]
+
+
+def unit(tensor: Tensor) -> Tensor:
+    """Vectors (..., hidden) of length 1."""
+    return tensor / tensor.norm(dim=-1, keepdim=True)
+
+
+def steering_target(frozen: Tensor, scale: float, direction: Tensor) -> Tensor:
+    """v_f = scale * ||h_frozen||_2 * u (Eq. 13), the norm token by token: float32 (batch, tokens, hidden).
 
     Args:
         frozen: vanilla hidden states (batch, tokens, hidden).
         scale: the adaptive coefficient's factor, lambda.
-        seed: integers that fix the directions, drawn on the CPU so that they are the same on every device.
-        shared: one direction for the whole batch (RMU's choice) in place of one an input (Eq. 12).
-
-    Returns:
-        (batch, tokens, hidden), float32. u is a normalised Gaussian, so uniform on the unit sphere.
+        direction: u, of length 1: (batch, 1, hidden), or (1, 1, hidden) for all inputs.
     """
-    state = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
-    generator = torch.Generator().manual_seed(state)
-    rows = 1 if shared else frozen.shape[0]
-    gaussian = torch.randn(rows, 1, frozen.shape[-1], generator=generator)  # (rows, 1, hidden)
-    direction = (gaussian / gaussian.norm(dim=-1, keepdim=True)).to(frozen.device)
-    return scale * frozen.float().norm(dim=-1, keepdim=True) * direction
+    return scale * frozen.float().norm(dim=-1, keepdim=True) * direction.to(frozen.device)
 
 
 def distance(state: Tensor, target: Tensor, frozen: Tensor, mask: Tensor, kind: str = "relative") -> Tensor:

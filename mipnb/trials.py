@@ -19,7 +19,15 @@ from mipnb.models import save_model
 from mipnb.overlay import Overlay, overlay
 from mipnb.paths import NeuronPath
 from mipnb.pools import pools
-from mipnb.rmisu import EditConfig, forget_pass, optimiser, retain_pass, training_batches, unanswered
+from mipnb.rmisu import (
+    EditConfig,
+    fixed_direction,
+    forget_pass,
+    optimiser,
+    retain_pass,
+    training_batches,
+    unanswered,
+)
 
 #: parameter of a run -> field of EditConfig, where the two names differ
 RENAMED = {"edit_steps": "n_steps", "steering_direction": "direction"}
@@ -190,7 +198,8 @@ def gradient_table(
         trained = overlay(model, paths, silent=True)
         optimiser(trained, alone)  # decides which neurons are trained at all
         if loss == "L_f":
-            forget_pass(model, trained, pools(forget_batches, 0, 0), alone)
+            fixed = fixed_direction(model, retain_batches, alone)
+            forget_pass(model, trained, pools(forget_batches, 0, 0), alone, fixed)
         else:
             retain_pass(model, trained, pools(retain_batches, 0, 1), alone)
         columns[loss] = _norms(trained)

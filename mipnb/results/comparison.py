@@ -72,9 +72,16 @@ class Comparison:
         return trials.edit_questions(self.params.benchmark_dir, self.ratio, self.params.training_dir)
 
     @cached_property
+    def effort(self) -> BaseModel:
+        """The parameters with as many steps and forget batches a person as at the run's own ratio, for every method."""
+        p, more = self.params, self.ratio / self.params.forget_ratio
+        batches = max(1, round(more * p.n_forget_batches))
+        return p.model_copy(update={"edit_steps": round(more * p.edit_steps), "n_forget_batches": batches})
+
+    @cached_property
     def training(self) -> TrainingSets:
         """What the baselines train on."""
-        return training_sets(self.processor, self.params, *self.questions)
+        return training_sets(self.processor, self.effort, *self.questions)
 
     @cached_property
     def asked(self) -> dict[str, list[Question]]:
@@ -92,7 +99,7 @@ class Comparison:
     @cached_property
     def key(self) -> dict[str, Any]:
         """What every unit depends on."""
-        p, groups = self.params, (*self.asked.values(), *self.questions)
+        p, groups = self.effort, (*self.asked.values(), *self.questions)
         digest = questions_digest([question for group in groups for question in group])
         common = {name: getattr(p, name) for name in _COMMON}
         common |= {"run": under_root(p.run_dir).name, "people_seed": p.seed}
@@ -160,7 +167,7 @@ class Comparison:
 
     def baseline(self, method: str, seed: int, chosen: Mapping[str, Any]) -> Tables:
         """A baseline with the settings chosen for it."""
-        settings = settings_of(method, self.params, chosen)
+        settings = settings_of(method, self.effort, chosen)
         return self.unit(
             method, seed, {"settings": asdict(settings)},
             lambda: unlearn(method, self.model, self.training, settings, seed), self._first(seed),
@@ -174,7 +181,7 @@ class Comparison:
 
     def ours(self) -> Tables:
         """Located, pruned and edited as notebooks 02 to 04 do, in memory."""
-        p, config = self.params, trials.edit_config(self.params)
+        p, config = self.effort, trials.edit_config(self.effort)
 
         def make() -> Made:
             forget, retain = self.questions

@@ -15,8 +15,14 @@ from mipnb.baselines.training import train
 from mipnb.batches import Batch
 from mipnb.edits import Edit
 from mipnb.models import text_layers
-from mipnb.rmisu import EditConfig
-from mipnb.steering import hidden_state, hidden_state_and_logprob, steering_target, token_mask
+from mipnb.rmisu import EditConfig, fixed_direction
+from mipnb.steering import (
+    hidden_state,
+    hidden_state_and_logprob,
+    random_direction,
+    steering_target,
+    token_mask,
+)
 
 
 def edit_full_model(
@@ -43,7 +49,8 @@ def edit_full_model(
         The edit, and one row a step: step, loss_forget, loss_retain (both weighted), loss.
     """
     layer = text_layers(model)[config.layer_index]
-    forget = Term(_forget_loss(layer, config), _targets(layer, config, seed)), forget_batches
+    fixed = fixed_direction(model, retain_batches, config)
+    forget = Term(_forget_loss(layer, config), _targets(layer, config, seed, fixed)), forget_batches
     retain = (
         Term(_retain_loss(layer, config, _pools_an_answered(retain_batches)), _states(layer)),
         retain_batches,
@@ -65,15 +72,20 @@ def _states(layer: nn.Module):
     return lambda model, batch, settings: hidden_state(model, batch, layer).float()
 
 
-def _targets(layer: nn.Module, config: EditConfig, seed: int):
+def _targets(layer: nn.Module, config: EditConfig, seed: int, fixed: Tensor | None):
     """What the forget states are compared with: (samples, 2, tokens, hidden), the vanilla state and v_f (Eq. 12-13)."""
     drawn = count()
 
     def reference(model: nn.Module, batch: Batch, settings: Settings) -> Tensor:
         frozen = hidden_state(model, batch, layer).float()
-        shared = config.direction == "shared"
-        key = [seed] if shared else [seed, next(drawn)]
-        return torch.stack([frozen, steering_target(frozen, config.steering_scale, key, shared)], 1)
+        direction = draw(frozen) if fixed is None else fixed
+        return torch.stack([frozen, steering_target(frozen, config.steering_scale, direction)], 1)
+
+    def draw(frozen: Tensor) -> Tensor:
+        """Random directions, one for all inputs or one each."""
+        if config.direction == "shared":
+            return random_direction(frozen.shape[-1], [seed])
+        return random_direction(frozen.shape[-1], [seed, next(drawn)], len(frozen))
 
     return reference
 

@@ -12,7 +12,9 @@ import pandas as pd
 
 from mipnb.artefacts import atomic_path, write_json
 
-__all__ = ["item_name", "stored"]
+__all__ = ["ITEMS", "item_name", "stored"]
+
+ITEMS = "items"  # folder of the units within a notebook's
 
 Tables = dict[str, pd.DataFrame]
 
@@ -34,7 +36,7 @@ def stored(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Tables
     Returns:
         The tables by name.
     """
-    place = Path(folder) / "items" / item_name(key)
+    place = Path(folder) / ITEMS / item_name(key)
     if not place.is_dir():
         made = make()
         place.parent.mkdir(parents=True, exist_ok=True)

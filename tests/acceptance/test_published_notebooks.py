@@ -1,7 +1,8 @@
-"""nbval: the committed notebooks of the main job, executed again on the pocket run's artefacts, show what they show.
+"""nbval: the committed notebooks, executed again, show what they show.
 
-They work in a copy of the project, so that the run itself stays as it is. Named to come after test_pocket_run, which
-makes those artefacts.
+Those of the main job work on the artefacts of this machine's pocket run, those of the paper's tables and figures on what is
+kept of the published run (`mipnb.kept_run`): their long units of work are read, all else is computed anew. All work in a
+copy of the project. Named to come after test_pocket_run, which makes the pocket run.
 """
 
 import os
@@ -13,29 +14,60 @@ from pathlib import Path
 import pytest
 
 from mipnb.artefacts import project_root
+from mipnb.kept_run import KEPT, kept_stages, lay_out, mismatches
 from mipnb.stages import load_stages, read_notebook
 
 pytestmark = pytest.mark.slow
 ROOT = project_root()
-OPTIONAL = {stage.name for stage in load_stages(ROOT / "notebooks") if stage.optional}  # take minutes each
+STAGES = load_stages(ROOT / "notebooks")
+OPTIONAL = {stage.name for stage in STAGES if stage.optional}  # take minutes each
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")) if path.stem not in OPTIONAL]
+#: the paper's tables and figures
+PAPER = [stage.name for stage in STAGES if "06" <= stage.name < "13"]
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project: notebooks and the pocket run copied, the data linked."""
-    if not (ROOT / "runs" / "pocket" / "05_evaluation" / "record.json").exists():
-        pytest.fail("runs/pocket is not whole: run `mipnb run` first, or test_pocket_run.py with this")
-    folder = tmp_path_factory.mktemp("nbval") / "project"
+def project(folder: Path, run: Path) -> Path:
+    """The project: notebooks and a run copied, the data linked."""
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    shutil.copytree(ROOT / "runs" / "pocket", folder / "runs" / "pocket")
+    lay_out(run, folder / "runs" / "pocket")
     for name in ("data", "pyproject.toml", "params"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
 
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with this machine's pocket run."""
+    if not (ROOT / "runs" / "pocket" / "05_evaluation" / "record.json").exists():
+        pytest.fail("runs/pocket is not whole: run `mipnb run` first, or test_pocket_run.py with this")
+    return project(tmp_path_factory.mktemp("nbval") / "project", ROOT / "runs" / "pocket")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with what is kept of the published run."""
+    return project(tmp_path_factory.mktemp("nbval") / "project", ROOT / KEPT)
+
+
+def test_the_kept_run_is_of_these_notebooks_parameters_and_data():
+    assert {stage.name for stage in kept_stages(STAGES)} >= set(PAPER)
+    assert mismatches(STAGES) == []
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_table_or_figure_of_the_paper_comes_out_again(kept: Path, name: str):
+    units = set((kept / "runs" / "pocket").glob("*/items/*"))
+    shows_again(kept, f"{name}.ipynb")
+    assert set((kept / "runs" / "pocket").glob("*/items/*")) == units, "a unit of work was made anew"
+
+
 @pytest.mark.parametrize("name", [path.name for path in NOTEBOOKS])
 def test_a_notebook_shows_again_what_it_shows(copy: Path, name: str):
+    shows_again(copy, name)
+
+
+def shows_again(copy: Path, name: str) -> None:
+    """Execute a committed notebook in a copy of the project by nbval, which compares outputs."""
     counts = [
         cell.execution_count
         for cell in read_notebook(ROOT / "notebooks" / name).cells

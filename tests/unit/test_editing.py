@@ -1,6 +1,5 @@
 """Pruning, RMisU and edits, on a random Qwen2.5-VL of a few thousand parameters."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -18,7 +17,7 @@ from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, pools
 from mipnb.precision import mixed_precision
 from mipnb.rmisu import EditConfig, optimiser, retain_pass, unanswered
-from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, steering_target, token_mask
+from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, token_mask
 
 TEXT_NEURONS, VISION_NEURONS = ((1, 4, 20), (0, 2), (5,)), ((3, 7), (0, 19))
 CONFIG = EditConfig(n_steps=4, learning_rate=1e-2)
@@ -150,31 +149,6 @@ def test_paths_that_do_not_fit_are_refused(model, paths):
 
 
 # Steering
-
-
-def test_the_target_has_the_frozen_norm_times_lambda_and_one_direction_an_input():
-    frozen = torch.randn(3, 5, 16)
-    target = steering_target(frozen, 2.0, (1, 2))
-    torch.testing.assert_close(target.norm(dim=-1), 2 * frozen.norm(dim=-1))
-    unit = target / target.norm(dim=-1, keepdim=True)
-    torch.testing.assert_close(unit, unit[:, :1].expand_as(unit))
-    assert (unit[0, 0] @ unit[1, 0]).abs() < 0.99
-    assert same_bits(target, steering_target(frozen, 2.0, (1, 2)))
-    assert not same_bits(target, steering_target(frozen, 2.0, (1, 3)))
-
-
-def test_a_shared_direction_is_one_for_all_batches_of_a_seed():
-    small, large = (steering_target(torch.randn(n, 4, 16), 1.0, (7,), shared=True) for n in (2, 5))
-    first = small[0, 0] / small[0, 0].norm()
-    for target in (small, large):
-        unit = target / target.norm(dim=-1, keepdim=True)
-        torch.testing.assert_close(unit, first.expand_as(unit))
-
-
-def test_directions_are_uniform_on_the_sphere():
-    directions = steering_target(torch.ones(4000, 1, 8), 1 / math.sqrt(8), (0,))[:, 0]
-    assert directions.mean(0).abs().max() < 0.03  # all-positive draws (torch.rand) would give about 0.3
-    torch.testing.assert_close(directions.T @ directions / 4000, torch.eye(8) / 8, atol=0.02, rtol=0)
 
 
 def test_distances_by_hand():

@@ -1,0 +1,71 @@
+"""The published run, kept with the data: what its notebooks read and made, so that they can be shown again in seconds.
+
+A fresh clone has no runs, and the notebooks beyond the main job take an hour to make one. Kept are each notebook's record
+(parameters, digests of sources, code and inputs), its artefacts, and its finished units of work (`results.store`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mipnb.artefacts import atomic_path, under_root
+from mipnb.params import Params
+from mipnb.report import USAGE
+from mipnb.results.store import ITEMS
+from mipnb.stages import Stage
+from mipnb.state import RECORD, stale_reasons
+
+__all__ = ["KEPT", "keep", "kept_stages", "lay_out", "mismatches"]
+
+KEPT = "data/results/pocket_run"
+
+
+def keep(stages: Sequence[Stage], run: Path, place: str | Path = KEPT) -> Path:
+    """Replace what is kept by these notebooks' of a run, whole or not at all; returns the folder.
+
+    Args:
+        stages: those published; one that leaves nothing to read (`writes`) is left out.
+        run: the run's folder.
+        place: where to, from the project's root.
+    """
+    with atomic_path(under_root(place)) as folder:
+        for stage in (stage for stage in stages if stage.writes):
+            for name in (RECORD, USAGE, ITEMS, *stage.writes):
+                if (run / stage.name / name).exists():
+                    _copy(run / stage.name / name, folder / stage.name / name)
+    return under_root(place)
+
+
+def lay_out(place: Path, run: Path) -> Path:
+    """Copy what is kept to where a run lies; returns that folder. What else is there stays."""
+    return Path(shutil.copytree(place, run, dirs_exist_ok=True))
+
+
+def kept_stages(stages: Sequence[Stage], place: str | Path = KEPT) -> list[Stage]:
+    """The notebooks of which something is kept."""
+    return [stage for stage in stages if (under_root(place) / stage.name / RECORD).exists()]
+
+
+def mismatches(stages: Sequence[Stage], place: str | Path = KEPT) -> list[str]:
+    """Why what is kept is not of the notebooks, default parameters and data that are here; empty if it is.
+
+    A change of code alone is not told: the kept run says what code it was made by, and the notebooks are shown again by
+    today's.
+    """
+    folder, by_name = under_root(place), {stage.name: stage for stage in stages}
+    return [
+        f"{stage.name}: {reason}"
+        for stage in kept_stages(stages, place)
+        for reason in stale_reasons(stage, Params(), folder, by_name)
+        if not reason.startswith("code changed")
+    ]
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
