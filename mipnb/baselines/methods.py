@@ -50,12 +50,12 @@ METHODS: dict[str, Method] = {
     "rmu": Method(
         "Li et al. 2024", terms.STEER, terms.HOLD,
         {"learning_rate": 5e-5, "steering": 20.0, "retain_weight": 100.0},
-        {"learning_rate": (1e-3, 1e-2), "steering": (5.0, 20.0)},
+        {"learning_rate": (1e-3, 1e-2), "retain_weight": (1.0, 100.0)},
     ),
     "rmu_adaptive": Method(
         "Dang et al. 2025", terms.ADAPTIVE, terms.HOLD,
         {"learning_rate": 5e-5, "steering": 5.0, "retain_weight": 1200.0},
-        {"learning_rate": (1e-3, 1e-2), "steering": (1.0, 5.0)},
+        {"learning_rate": (1e-3, 1e-2), "retain_weight": (1.0, 1200.0)},
     ),
     "mmunlearner": Method("Huo et al. 2025", terms.ASCENT, terms.DESCENT, grid=_RATES),
     "manu": Method("Liu et al., ACL 2025", grid={"share": (0.05, 0.1, 0.2, 0.4)}),

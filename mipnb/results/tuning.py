@@ -196,16 +196,38 @@ def choose(rows: pd.DataFrame) -> int | None:
 
 
 def write_tuning(table: pd.DataFrame, trial: Trial, folder: str | Path) -> tuple[Path, Path]:
-    """Write tuning.csv (all scores) and tuning.json (the choices, and what they were made on)."""
+    """Write tuning.csv (all scores) and tuning.json (the choices, and what they were made on).
+
+    Rows of methods that were not tried now stay, if they were made on the same trial.
+    """
     folder = under_root(folder)
+    table = _with_earlier(table, trial, folder)
     with atomic_path(folder / "tuning.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     choices = {row.method: json.loads(row.settings) for row in table[table.chosen].itertuples()}
-    p = trial.params
-    made_on = {"benchmark": p.benchmark_dir, "trial": trial.number, "fingerprint": fingerprint(trial.model)}
-    made_on |= {"edit_steps": p.edit_steps, "forget_people": len({q.person_id for q in trial.sets.forget})}
-    written = {"rule": RULE, "made_on": made_on, "choices": choices}
+    written = {"rule": RULE, "made_on": _made_on(trial), "choices": choices}
     return folder / "tuning.csv", write_json(folder / "tuning.json", written)
+
+
+def _made_on(trial: Trial) -> dict[str, Any]:
+    """What the choices depend on beside the settings."""
+    p = trial.params
+    found = {"benchmark": p.benchmark_dir, "trial": trial.number, "fingerprint": fingerprint(trial.model)}
+    return found | {
+        "edit_steps": p.edit_steps,
+        "forget_people": len({q.person_id for q in trial.sets.forget}),
+    }
+
+
+def _with_earlier(table: pd.DataFrame, trial: Trial, folder: Path) -> pd.DataFrame:
+    """The table, and the rows of other methods that are written there and were made on the same trial."""
+    file = folder / "tuning.csv"
+    if not file.is_file() or read_json(folder / "tuning.json").get("made_on") != _made_on(trial):
+        return table
+    earlier = pd.read_csv(file)
+    found = pd.concat([table, earlier[~earlier.method.isin(table.method)]], ignore_index=True)
+    order = {name: index for index, name in enumerate(["vanilla", *METHODS, OURS])}
+    return found.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
 def read_choices(path: str) -> dict[str, dict[str, Any]]:

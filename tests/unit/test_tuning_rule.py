@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from mipnb.results.tuning import choose
+from mipnb.results.tuning import choose, read_choices, write_tuning
 
 
 def test_the_choice_weighs_forgetting_against_keeping():
@@ -20,3 +20,19 @@ def test_settings_without_marks_are_not_chosen():
     rows = pd.DataFrame({"forget": [float("nan"), 1.0], "retain": [float("nan"), 0.0]})
     assert choose(rows) == 1
     assert choose(rows[:1]) is None
+
+
+def test_rows_of_methods_that_were_not_tried_now_stay_if_made_on_the_same_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr("mipnb.results.tuning._made_on", lambda trial: {"trial": trial})
+    columns = ["method", "settings", "forget", "chosen"]
+    first = pd.DataFrame(
+        [["vanilla", "{}", 1.0, False], ["npo", '{"a": 1}', 0.1, True], ["edited", '{"b": 1}', 0.2, True]],
+        columns=columns,
+    )
+    write_tuning(first, 1, tmp_path)
+    again = pd.DataFrame([["vanilla", "{}", 1.0, False], ["edited", '{"b": 2}', 0.0, True]], columns=columns)
+    write_tuning(again, 1, tmp_path)
+    assert read_choices(str(tmp_path / "tuning.json")) == {"npo": {"a": 1}, "edited": {"b": 2}}
+    assert list(pd.read_csv(tmp_path / "tuning.csv").method) == ["vanilla", "npo", "edited"]
+    write_tuning(again, 2, tmp_path)
+    assert list(pd.read_csv(tmp_path / "tuning.csv").method) == ["vanilla", "edited"], "another trial's rows"
