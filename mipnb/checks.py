@@ -22,7 +22,7 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
         FileNotFoundError: If a folder is missing.
         ValueError: If the forget ratio does not exist, a shipped model is damaged, or the model has fewer
             neurons or layers than the parameters ask for, given paths do not fit model or benchmark, the judge
-            is no chat model, or nobody is left to show examples of.
+            is no chat model, the second vanilla model is of another kind than the first, or nobody is left to show examples of.
     """
     if "benchmark_dir" in taken:
         _check_benchmark(params, "forget_ratio" in taken)
@@ -44,8 +44,13 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
     for name in () if from_scratch else ("base_dir", "model_dir"):
         if name in taken:
             _check_model(params, name)
+    second = "second_vanilla_dir" in taken and params.second_vanilla_dir
+    if second:
+        _check_model(params, "second_vanilla_dir")
     if "model_dir" in taken and (not from_scratch or under_root(params.model_dir).is_dir()):
         _check_sizes(params, taken)
+        if second:
+            _check_second(params)
     if "reuse_paths" in taken and (params.reuse_paths or params.use_released_paths):
         from mipnb.reuse import check_given
 
@@ -131,9 +136,22 @@ def _check_model(params: Params, name: str) -> None:
 
     folder = getattr(params, name)
     try:
-        models.check_model(folder, getattr(params, name.replace("_dir", "_revision")))
+        models.check_model(folder, getattr(params, name.replace("_dir", "_revision"), ""))
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"{name} = {folder}: {error}") from None
+
+
+def _check_second(params: Params) -> None:
+    """Checks that the second vanilla model is as large as the first one."""
+    from mipnb import models
+
+    first = models.ffn_sizes(params.model_dir, params.model_revision)
+    second = models.ffn_sizes(params.second_vanilla_dir, "")
+    if first != second:
+        raise ValueError(
+            f"second_vanilla_dir = {params.second_vanilla_dir}: its (layers, neurons) are {second}, those of model_dir = "
+            f"{params.model_dir} are {first}; give the same model trained by another seed, or leave it empty"
+        )
 
 
 def _check_sizes(params: Params, taken: Collection[str]) -> None:

@@ -168,7 +168,7 @@ class Params(BaseModel):
         description="model trained on the retain set only, a folder a {ratio}; trained anew where there is none",
     )  # fmt: skip
 
-    trial_sets: int = Field(2, ge=1, description="forget sets of the trial, of other people each")
+    trial_sets: int = Field(5, ge=1, description="forget sets of the trial, of other people each")
     trial_people: int = Field(10, ge=2, description="people of a forget set of the trial")
     trial_kept: int = Field(20, ge=2, description="people to keep who are asked in the trial")
     trial_questions: int = Field(3, ge=1, description="questions a person and modality in the trial")
@@ -188,7 +188,7 @@ class Params(BaseModel):
     trial_vision_top_k: int = Field(384, ge=1, description="the same of a vision block")
     trial_edit_steps: int = Field(40, ge=0, description="training steps of the trial's edits")
     second_vanilla_dir: str = Field(
-        "",
+        "data/second_vanilla",
         json_schema_extra=_INPUT,
         description="another vanilla model, of another training seed; empty: one",
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from mipnb.answers import answer_logits
 from mipnb.batches import IGNORED, Batch, answer_logprob, encode
 from mipnb.benchmarks import Question
+from mipnb.evidence.pictures import Shown, each_picture_once, shown
 
 #: what is done to a model while it is asked a batch
 Ablation = Callable[[Batch], AbstractContextManager]
@@ -36,6 +38,11 @@ class Asked:
 
     rows: pd.DataFrame
     batches: tuple[Batch, ...]
+
+    @cached_property
+    def pictures(self) -> tuple[Shown | None, ...]:
+        """Which questions of each batch show the same picture."""
+        return tuple(map(shown, self.batches))
 
     def only(self, **wanted: str) -> Asked:
         """The batches whose rows all have given values, e.g. modality="text" or set="forget".
@@ -104,8 +111,8 @@ def answer_marks(model: nn.Module, asked: Asked, ablation: Ablation = untouched)
         One row a set, modality and person: set, modality, person_id, recall, probability (F), n (questions).
     """
     found = []
-    for batch in asked.batches:
-        with torch.inference_mode(), ablation(batch):
+    for batch, pictures in zip(asked.batches, asked.pictures, strict=True):
+        with torch.inference_mode(), ablation(batch), each_picture_once(model, batch, pictures):
             logits, labels = answer_logits(model, batch)
         found.append(torch.stack([_said(logits, labels), answer_logprob(logits, labels).exp()], 1).cpu())
     values = pd.DataFrame(torch.cat(found).double().numpy(), columns=MARKS)

@@ -72,14 +72,14 @@ def _tried(case: Case, branch: str, recipes: Sequence[Recipe], n_draws: int, k: 
     positions = any(recipe.positions != RUN for recipe in recipes)
     located: Located = located_scores(case, branch, pictured, positions)
     k, asked, ffns = k or size_of(case, branch), asked_of(case, branch), case.ffns(branch)
-    tables = []
+    tables, own = [], {"unit": case.unit, "known": case.shared}
     for recipe in recipes:
         ranked = follow(recipe, located, k, recipe.name)
         sizes = {k: sizes_of(case, branch, recipe, ranked, k)}
-        tables.append(branch_marks(case.model, asked, ffns, branch, [ranked], sizes, unit=case.unit))
+        tables.append(branch_marks(case.model, asked, ffns, branch, [ranked], sizes, **own))
     drawn = random_rankings(ranked.values, n_draws, case.params.seed)
     sizes = {k: sizes_of(case, branch, Recipe(), drawn[0], k)}
-    tables.append(branch_marks(case.model, asked, ffns, branch, drawn, sizes, unit=case.unit))
+    tables.append(branch_marks(case.model, asked, ffns, branch, drawn, sizes, **own))
     return pd.concat(tables, ignore_index=True)
 
 

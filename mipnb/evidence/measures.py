@@ -7,14 +7,14 @@ other neurons of the branch are held at their means over other people. Over many
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 
 import pandas as pd
 from torch import Tensor, nn
 
 from mipnb.edits import Edit
 from mipnb.evidence.activations import activation_sums, keeping, removing
-from mipnb.evidence.asked import Asked, answer_marks
+from mipnb.evidence.asked import Ablation, Asked, answer_marks, untouched
 from mipnb.evidence.ranked import Ranked
 from mipnb.models import FFN
 
@@ -39,6 +39,7 @@ def branch_marks(
     sizes: Sizes,
     means: Tensor | None = None,
     unit: str = "",
+    known: MutableMapping | None = None,
 ) -> pd.DataFrame:
     """Put rankings of one branch through necessity and, if means are given, sufficiency.
 
@@ -51,12 +52,15 @@ def branch_marks(
         sizes: k -> neurons per layer; several make curves.
         means: from `means_of`, of people who are not asked; None leaves `keep` out.
         unit: label of the forget set and model.
+        known: marks of the retain set that other forget sets of this model, asked beside the same people to keep, have
+            left: the same neurons (random draws) are not asked it again. What is new is added.
 
     Returns:
         One row a choice, draw, measure, k, set, modality and person: LABELS, then the columns of `answer_marks`; first
         the untouched model, whose choice is "nothing".
     """
-    tables = [_labelled(answer_marks(model, asked), unit, branch, NOTHING, NOTHING, 0, 0)]
+    both = _Both(model, asked, known)
+    tables = [_labelled(both.marks((branch,), untouched), unit, branch, NOTHING, NOTHING, 0, 0)]
     for k, counts in sizes.items():
         for one in ranked:
             neurons = one.top(counts)
@@ -64,9 +68,31 @@ def branch_marks(
             if means is not None:
                 ablations["keep"] = keeping(model, ffns, branch, neurons, means)
             for measure, ablation in ablations.items():
-                marks = answer_marks(model, asked, ablation)
+                marks = both.marks((branch, measure, neurons), ablation)
                 tables.append(_labelled(marks, unit, branch, measure, one.choice, one.draw, k))
     return pd.concat(tables, ignore_index=True)
+
+
+class _Both:
+    """Marks of the forget and of the retain set, those of the latter once for each set of neurons.
+
+    Args:
+        model, asked, known: see `branch_marks`.
+    """
+
+    def __init__(self, model: nn.Module, asked: Asked, known: MutableMapping | None):
+        self.model, self.known = model, known
+        self.parts = (asked,) if known is None else (asked.only(set="forget"), asked.only(set="retain"))
+
+    def marks(self, key: tuple, ablation: Ablation) -> pd.DataFrame:
+        """As `answer_marks`; `key` tells what is done to the model."""
+        *first, last = self.parts
+        tables = [answer_marks(self.model, part, ablation) for part in first]
+        known = {} if self.known is None else self.known
+        key = ("marks", *key, tuple(last.rows.person_id))
+        if key not in known:
+            known[key] = answer_marks(self.model, last, ablation)
+        return pd.concat([*tables, known[key]], ignore_index=True)
 
 
 def edit_marks(

@@ -22,7 +22,7 @@ from mipnb.batches import Batch, encode, patch_owner
 from mipnb.benchmarks import Question
 from mipnb.evidence.activations import KINDS, position_kinds
 from mipnb.hooks import gated, undisturbed
-from mipnb.locating import question_names
+from mipnb.locating import in_order, question_names
 from mipnb.models import FFN
 from mipnb.precision import float32_arithmetic
 from mipnb.rules import quadrature
@@ -30,6 +30,8 @@ from mipnb.scores import Scores, concatenate
 
 #: where scores may be taken; the vision branch knows "all" and "first"
 POSITIONS = ("all", "first", *KINDS)
+#: all positions summed before the power: one gate a neuron, as in `attribute`'s complete scores by one_pass
+GATES = "gates"
 
 
 def locate_by_position(
@@ -55,7 +57,7 @@ def locate_by_position(
         device: where the model is.
 
     Returns:
-        Position -> scores; for the text branch all of POSITIONS, for the vision branch "all" and "first".
+        Position -> scores; for the text branch all of POSITIONS, for the vision branch "all" and "first"; and GATES.
     """
     names, fingerprint, ffns = (
         question_names(questions),
@@ -64,13 +66,15 @@ def locate_by_position(
     )
     made = {"kind": kind, "score": "by_position", "search": "one_pass", "rule": rule, "n_steps": n_steps}
     parts: dict[str, list[Scores]] = {}
+    by_length = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt))
     for start in range(0, len(questions), batch_size):
-        batch = encode(processor, questions[start : start + batch_size], device=device)
-        own = tuple(names[start : start + batch_size])
+        rows = by_length[start : start + batch_size]
+        batch = encode(processor, [questions[row] for row in rows], device=device)
+        own = tuple(names[row] for row in rows)
         for where, values in position_scores(model, batch, ffns, branch, kind, n_steps, rule).items():
             found = Scores(branch, values, own, fingerprint, made | {"positions": where})
             parts.setdefault(where, []).append(found)
-    return {where: concatenate(found) for where, found in parts.items()}
+    return {where: in_order(concatenate(found), names) for where, found in parts.items()}
 
 
 def position_scores(
@@ -80,12 +84,10 @@ def position_scores(
     power, target = POWERS[kind], "log_likelihood" if kind == "ifi" else "probability"
     owner = patch_owner(batch["image_grid_thw"]) if branch == "vision" and "image_grid_thw" in batch else None
     with undisturbed(model), float32_arithmetic(model), torch.inference_mode(False), torch.enable_grad():
-        given = _integrals(model, batch, ffns, owner, target, quadrature(rule, n_steps), power)
+        given, gates = _integrals(model, batch, ffns, owner, target, quadrature(rule, n_steps), power)
     members = _members(model, batch, branch, given[0], owner)
-    return {
-        where: torch.stack([_summed(part, at, owner) for part in given], 1).cpu()
-        for where, at in members.items()
-    }
+    found = {where: [_summed(part, at, owner) for part in given] for where, at in members.items()}
+    return {where: torch.stack(parts, 1).cpu() for where, parts in (found | {GATES: gates}).items()}
 
 
 def _integrals(
@@ -96,12 +98,14 @@ def _integrals(
     target: str,
     grid: tuple[Tensor, Tensor],
     power: int,
-) -> list[Tensor]:
+) -> tuple[list[Tensor], list[Tensor]]:
     """sum_k weight_k (gradient in each position's gate at alpha_k)^power: per layer in the activations' own shape.
+
+    Beside them, per layer (samples, n_neurons), the same of each neuron's one gate, whose gradient is the sum over positions.
 
     A gate's gradient is the activation it scales (gated / alpha; it depends on the layers below) times dF/d(gated).
     """
-    device, totals = batch["labels"].device, [0.0] * len(ffns)
+    device, totals, sums = batch["labels"].device, [0.0] * len(ffns), [0.0] * len(ffns)
     for alpha, weight in zip(*(part.tolist() for part in grid), strict=True):
         gates = [
             torch.full((len(batch["labels"]), ffn.n_neurons), alpha, device=device, requires_grad=True)
@@ -110,9 +114,11 @@ def _integrals(
         with gated(ffns, gates, owner) as seen:
             value = answer_value(model, batch, target).sum()
         found = torch.autograd.grad(value, seen, allow_unused=True, materialize_grads=True)
-        in_gates = (w.detach().float() / alpha * slope.float() for w, slope in zip(seen, found, strict=True))
+        in_gates = [w.detach().float() / alpha * slope.float() for w, slope in zip(seen, found, strict=True)]
         totals = [total + weight * part**power for total, part in zip(totals, in_gates, strict=True)]
-    return totals
+        whole = [_summed(part, torch.ones_like(part[..., 0]), owner) for part in in_gates]
+        sums = [total + weight * part**power for total, part in zip(sums, whole, strict=True)]
+    return totals, sums
 
 
 def _members(

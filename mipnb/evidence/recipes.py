@@ -11,15 +11,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from mipnb.benchmarks import Question
 from mipnb.evidence.cases import Case
 from mipnb.evidence.measures import layer_effects
-from mipnb.evidence.positions import at_positions, locate_by_position
+from mipnb.evidence.positions import GATES, at_positions, locate_by_position
 from mipnb.evidence.ranked import Ranked, even_sizes, weighted_sizes
 from mipnb.locating import locate, of_modality
 from mipnb.ranking import adjusted, aggregated
+from mipnb.rules import RULES
 from mipnb.scores import Scores
 from mipnb.searches import top_neurons
 
@@ -66,16 +68,22 @@ def located_scores(case: Case, branch: str, pictured: bool = False, positions: b
     modalities = ["image_text"] if branch == "vision" else ["text"] + ["image_text"] * pictured
     ways = (RUN, "all") if positions else (RUN,)
 
-    def scores(questions: Sequence[Question], modality: str) -> dict[str, Scores]:
-        return scores_of(case, questions, branch, modality, ways)
-
     return {
         modality: {
-            "forget": scores(case.forget, modality),
-            "retain": case.remembered((branch, modality, ways), lambda m=modality: scores(case.retain, m)),
+            "forget": scores_of(case, case.forget, branch, modality, ways),
+            "retain": _of_the_retain_set(case, branch, modality, ways),
         }
         for modality in modalities
     }
+
+
+def _of_the_retain_set(case: Case, branch: str, modality: str, ways: Sequence[str]) -> dict[str, Scores]:
+    """Scores of the located retain set, each way made once for all cases of a model."""
+    found: dict[str, Scores] = {}
+    for way in ("all",) if _summed_gates(case.params) else ways:  # then the run's own is among them
+        key = ("scores", branch, modality, way)
+        found |= case.remembered(key, lambda w=way: scores_of(case, case.retain, branch, modality, {w}))
+    return found
 
 
 def scores_of(
@@ -88,11 +96,16 @@ def scores_of(
         questions: any.
         branch: "text" or "vision".
         modality: "text" or "image_text".
-        ways: RUN for the run's own (with the trial's search); any other for all that are taken by position.
+        ways: RUN for the run's own (with the trial's search); any other for all that are taken by position. Where the
+            run's own are sums over positions of the same gradients (`_summed_gates`), all are made together.
     """
     params, kind, found = case.params, kind_of(case, branch), {}
     at = (case.model, case.processor, of_modality(questions, modality), branch)
-    if RUN in ways:
+    if set(ways) - {RUN} or _summed_gates(params):
+        found |= locate_by_position(*at, kind, params.n_steps, params.rule, params.batch_size, params.device)
+        gates = found.pop(GATES)
+        found |= {RUN: gates} if _summed_gates(params) else {}
+    if RUN in ways and RUN not in found:
         options = {name: getattr(params, name) for name in ("score", "rule", "n_steps")}
         options |= {
             "search": params.trial_search,
@@ -101,9 +114,12 @@ def scores_of(
             "completeness": False,
         }
         found[RUN] = locate(*at, params.batch_size, params.device, **options)
-    if set(ways) - {RUN}:
-        found |= locate_by_position(*at, kind, params.n_steps, params.rule, params.batch_size, params.device)
     return found
+
+
+def _summed_gates(params: BaseModel) -> bool:
+    """Whether the run's own scores are those of `positions.GATES`."""
+    return params.trial_search == "one_pass" and params.score == "complete" and params.rule in RULES
 
 
 def top_k_of(case: Case, branch: str) -> int:

@@ -101,11 +101,12 @@ def case_marks(
     sizes = {k: sizes_of(case, branch, recipe, ranked[0], k)}
     means, asked = case.means(branch), asked_of(case, branch)
     at = (case.model, asked, case.ffns(branch), branch)
-    tables = [branch_marks(*at, ranked, sizes, means, case.unit)]
+    own = (means, case.unit, case.shared)
+    tables = [branch_marks(*at, ranked, sizes, *own)]
     if steps:
         main = [one for one in ranked if one.draw < n_curve_draws]
         others = {step: even_sizes(step, *main[0].values.shape) for step in steps if step != k}
-        tables.append(branch_marks(*at, main, others, means, case.unit).query("choice != 'nothing'"))
+        tables.append(branch_marks(*at, main, others, *own).query("choice != 'nothing'"))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -1,20 +1,27 @@
 """The trial from people to verdicts, with few questions about few people of the pocket benchmark."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from mipnb import models
 from mipnb.artefacts import project_root
 from mipnb.benchmarks import load_people, load_training
 from mipnb.editing import prune
-from mipnb.evidence.asked import answer_marks, prepare
+from mipnb.evidence import measures
+from mipnb.evidence.asked import Asked, answer_marks, prepare
 from mipnb.evidence.cases import trial_cases
 from mipnb.evidence.choosing import choose, try_recipes
+from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.edited import edit_rankings, edit_trial, edits_at, training_sets
+from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.people import draw_roles, training_questions, unused_questions
-from mipnb.evidence.recipes import Recipe, located_scores, sizes_of
-from mipnb.evidence.trial import CONTROLS, all_rankings, case_marks, path_trial
+from mipnb.evidence.recipes import RUN, Recipe, kind_of, located_scores, scores_of, sizes_of
+from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, path_trial
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
+from mipnb.locating import locate, of_modality
 from mipnb.models import fingerprint, load_model, load_processor
 from mipnb.param_files import read_parameters
 from mipnb.paths import NeuronPath
@@ -132,6 +139,65 @@ def test_any_path_and_any_edit_can_be_tried(case):
     table = edit_trial(case, [prune(case.model, [whole])], {"random": [prune(case.model, [path])] * 2})
     assert table.set_index("measure").value["forgetting"] == 1
     assert table.set_index("measure").verdict["retention"] == "worse"
+
+
+def test_the_runs_own_scores_are_sums_over_positions(case):
+    for branch, modality in (("text", "text"), ("vision", "image_text")):
+        questions = of_modality(case.forget, modality)
+        kind, options = (
+            kind_of(case, branch),
+            {"score": "complete", "search": "one_pass", "completeness": False},
+        )
+        found = scores_of(case, questions, branch, modality, {"all"})
+        own = {name: getattr(case.params, name) for name in ("n_steps", "rule")} | options
+        expected = locate(case.model, case.processor, questions, branch, kind=kind, **own)
+        assert found[RUN].names == expected.names
+        assert torch.allclose(
+            found[RUN].values, expected.values, rtol=1e-4, atol=1e-6 * expected.values.abs().max()
+        )
+
+
+def test_a_picture_is_gone_through_once_for_all_its_questions(loaded):
+    model, processor = loaded["vanilla"]
+    questions = {"forget": unused_questions(ROOT, ["003", "007"], 3, 1)}
+    asked = prepare(processor, questions)
+    distinct = len({q.image for q in questions["forget"]} - {None})
+    assert [part and len(part.first) for part in asked.pictures] == [None, distinct]
+    apart = Asked(asked.rows, asked.batches)
+    apart.__dict__["pictures"] = (None, None)
+    patches, tower = [], models.ffns(model, "vision")[0].output
+    hook = tower.register_forward_pre_hook(lambda module, args: patches.append(len(args[0])))
+    found, expected = answer_marks(model, asked), answer_marks(model, apart)
+    hook.remove()
+    assert patches[0] * 6 == patches[1] * distinct < patches[1] * 6
+    assert found.recall.tolist() == expected.recall.tolist()
+    assert np.allclose(found.probability, expected.probability, atol=1e-5)
+    assert "get_image_features" not in vars(model.model)
+
+
+def test_the_same_neurons_are_not_asked_the_same_people_again(case, monkeypatch):
+    drawn = random_rankings(torch.zeros(4, 512), 2, 1)
+    at = (
+        case.model,
+        asked_of(case, "text"),
+        case.ffns("text"),
+        "text",
+        drawn,
+        {8: (8,) * 4},
+        case.means("text"),
+    )
+    plain, known = branch_marks(*at), {}
+    first = branch_marks(*at, known=known)
+    pd.testing.assert_frame_equal(first, plain)
+    seen = []
+    whole = measures.answer_marks
+    monkeypatch.setattr(
+        measures,
+        "answer_marks",
+        lambda m, asked, a: seen.append(set(asked.rows["set"])) or whole(m, asked, a),
+    )
+    pd.testing.assert_frame_equal(branch_marks(*at, known=known), plain)
+    assert seen == [{"forget"}] * 5
 
 
 def test_edits_at_several_k(case):

@@ -15,7 +15,7 @@ EVERYTHING = set(Params.model_fields)
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A benchmark with ratios 5 and 15, and two models; `mipnb.models` answers by rote."""
-    for name in ("forget_5", "forget_15", "forget_x", "base", "vanilla"):
+    for name in ("forget_5", "forget_15", "forget_x", "base", "vanilla", "second"):
         (tmp_path / name).mkdir()
 
     def check_model(folder: str, revision: str) -> None:
@@ -33,6 +33,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "benchmark_dir": str(tmp_path),
         "base_dir": str(tmp_path / "base"),
         "model_dir": str(tmp_path / "vanilla"),
+        "second_vanilla_dir": str(tmp_path / "second"),
     }
 
 
@@ -71,7 +72,22 @@ def test_fine_tuning_by_lora_needs_its_base_model(inputs: dict):
         check_inputs(Params(**inputs, retrain=True, retrain_by="lora"), EVERYTHING)
 
 
-@pytest.mark.parametrize("name", ["benchmark_dir", "base_dir", "model_dir"])
+def test_a_second_vanilla_model_is_as_sound_and_as_large_as_the_first(inputs: dict, monkeypatch):
+    other = {"text": (4, 64), "vision": (2, 32)}
+    known = sys.modules["mipnb.models"].ffn_sizes
+    sizes = lambda folder, revision: other if folder.endswith("second") else known(folder, revision)  # noqa: E731
+    monkeypatch.setattr(sys.modules["mipnb.models"], "ffn_sizes", sizes)
+    with pytest.raises(
+        ValueError, match=r"second_vanilla_dir = .*'vision': \(2, 32\).*\(3, 32\).*leave it empty"
+    ):
+        check_inputs(Params(**inputs), EVERYTHING)
+    check_inputs(Params(**inputs | {"second_vanilla_dir": ""}), EVERYTHING)
+    (Path(inputs["second_vanilla_dir"]) / "damaged").touch()
+    with pytest.raises(ValueError, match=r"second_vanilla_dir = .*is damaged"):
+        check_inputs(Params(**inputs), EVERYTHING)
+
+
+@pytest.mark.parametrize("name", ["benchmark_dir", "base_dir", "model_dir", "second_vanilla_dir"])
 def test_a_missing_folder_is_named(inputs: dict, name: str):
     params = Params(**inputs | {name: "nowhere/at/all"})
     with pytest.raises(FileNotFoundError, match=f"{name} = nowhere/at/all"):
