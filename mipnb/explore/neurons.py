@@ -65,6 +65,9 @@ def neuron_report(
         layer, neuron: counted from 0.
         max_new_tokens: an answer ends there.
 
+    Returns:
+        Its activations, and the answer with and without it (`NeuronReport`).
+
     Raises:
         ValueError: no such layer or neuron, or a vision neuron and no picture.
     """
