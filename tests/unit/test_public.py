@@ -60,7 +60,11 @@ def test_every_field_of_a_public_class_is_typed_and_described(name: str):
 def test_help_names_every_choice():
     told = {name: inspect.getdoc(getattr(mipnb, name)) for name in ("locate", "select")}
     keywords = inspect.signature(attribute).parameters.values()
-    choices = {one.name for one in keywords if one.kind is one.KEYWORD_ONLY} - {"names", "ffns", "fingerprint"}
+    choices = {one.name for one in keywords if one.kind is one.KEYWORD_ONLY} - {
+        "names",
+        "ffns",
+        "fingerprint",
+    }
     assert [name for name in choices if not re.search(rf"\b{name}: ", told["locate"])] == []
     for words, where in ((SEARCHES + RULES + ADAPTIVE, "locate"), (RANKINGS + AGGREGATES, "select")):
         assert [word for word in words if f'"{word}"' not in told[where]] == []
