@@ -225,6 +225,7 @@ class TestDial:
         runs = field(DIAL, "run", "select")
         explore.choose(runs, "begun")
         explore.wait(lambda: "run begun has no edits" in explore.text(told(DIAL)))
+        assert explore.text(self.TABLE) == ""
         assert explore.traces() == []
         explore.shot("15_no_edits", f".{DIAL}")
         explore.choose(runs, "pocket")
@@ -256,7 +257,8 @@ def test_runs_are_compared(lab: Lab):
     assert lab.traces() == []
     assert lab.all(".jp-OutputArea-output.jp-RenderedImage img")
     assert all(word in lab.text(f".{COMPARE}") for word in ("edit_steps", "77", "pocket", "other"))
-    lab.shot("16_two", f".{COMPARE}")
+    lab.shot("16_two", f".{COMPARE} .mipnb-message")
+    lab.shot("16_curves", f".{COMPARE} img")
     runs = field(COMPARE, "runs", "select")
     figure = lab.picture(f".{COMPARE} img")
     lab.driver.execute_script("arguments[0].selectedIndex = -1", lab.one(runs))
@@ -271,5 +273,6 @@ def test_runs_are_compared(lab: Lab):
     lab.wait(lambda: "choose one or more" in lab.text(told(COMPARE)))
     lab.choose(runs, "begun")
     lab.wait(lambda: "begun has no results" in lab.text(told(COMPARE)))
+    assert "forget" not in lab.text(f".{COMPARE}")
     lab.shot("16_slip", f".{COMPARE}")
     assert lab.traces() == []

@@ -66,7 +66,7 @@ def test_help_names_every_choice():
         "fingerprint",
     }
     assert [name for name in choices if not re.search(rf"\b{name}: ", told["locate"])] == []
-    for words, where in ((SEARCHES + RULES + ADAPTIVE, "locate"), (RANKINGS + AGGREGATES, "select")):
+    for words, where in (((*SEARCHES, *RULES, *ADAPTIVE), "locate"), (RANKINGS + AGGREGATES, "select")):
         assert [word for word in words if f'"{word}"' not in told[where]] == []
 
 
