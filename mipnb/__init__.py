@@ -22,24 +22,25 @@ if TYPE_CHECKING:
     from mipnb.editing import edit, prune
     from mipnb.edits import Edit
     from mipnb.explore.dial import scaled
-    from mipnb.explore.neurons import neuron_report
+    from mipnb.explore.neurons import NeuronReport, neuron_report
     from mipnb.generation import generate
     from mipnb.locating import locate
     from mipnb.models import load_model, load_processor, save_model
     from mipnb.paths import NeuronPath, random_path, select
+    from mipnb.rmisu import EditConfig
     from mipnb.scores import Scores
 
 __version__ = "0.1.0"
 __all__ = [
-    "Edit", "NeuronPath", "Question", "Scores", "edit", "encode", "generate", "load_model", "load_processor", "locate",
-    "neuron_report", "prune", "random_path", "save_model", "scaled", "select",
+    "Edit", "EditConfig", "NeuronPath", "NeuronReport", "Question", "Scores", "edit", "encode", "generate", "load_model",
+    "load_processor", "locate", "neuron_report", "prune", "random_path", "save_model", "scaled", "select",
 ]  # fmt: skip
 #: public name -> the module that it is from
 _FROM = {
-    "Edit": "edits", "NeuronPath": "paths", "Question": "benchmarks", "Scores": "scores", "edit": "editing",
-    "encode": "batches", "generate": "generation", "load_model": "models", "load_processor": "models",
-    "locate": "locating", "neuron_report": "explore.neurons", "prune": "editing", "random_path": "paths",
-    "save_model": "models", "scaled": "explore.dial", "select": "paths",
+    "Edit": "edits", "EditConfig": "rmisu", "NeuronPath": "paths", "NeuronReport": "explore.neurons",
+    "Question": "benchmarks", "Scores": "scores", "edit": "editing", "encode": "batches", "generate": "generation",
+    "load_model": "models", "load_processor": "models", "locate": "locating", "neuron_report": "explore.neurons",
+    "prune": "editing", "random_path": "paths", "save_model": "models", "scaled": "explore.dial", "select": "paths",
 }  # fmt: skip
 
 

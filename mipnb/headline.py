@@ -34,7 +34,7 @@ def headline(file: str | Path, method: str = "edited") -> dict[str, float]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(file) as opened:
-        columns = opened.read(columns=_COLUMNS).to_pydict()
+        columns = opened.read(columns=_COLUMNS, use_threads=False).to_pydict()
     rows = zip(*(columns[name] for name in _COLUMNS), strict=True)
     return means(
         (split, value) for split, who, metric, value in rows if who == method and metric == "accuracy"

@@ -69,7 +69,17 @@ def locate(
         resume: the notebook's folder, where scores are kept until it is through (`mipnb.partial`), those of each batch as
             soon as they are there; a stopped run locates the questions that have none, in batches of any size. None keeps
             nothing.
-        **choices: of `attribute`: kind, score, search, n_steps, rule, top_k, max_rows, memory_gb, ...
+        **choices: how scores are computed, as `mipnb.attribution.attribute` explains:
+            kind: "igi" (Eq. 4) or "ifi" (Eq. 6); by default igi for text and ifi for vision.
+            score: "complete" (each neuron's own integral, the default) or "joint" (as printed).
+            search: "greedy" (the default), "exact" (small models only), "one_pass", "gradient" or "relevance".
+            n_steps: grid points m, 4 by default.
+            rule: of the grid: "right" (the default), "midpoint", "gauss" or "stieltjes".
+            top_k: neurons that each layer adds to a question's own path while it is searched, 5 by default.
+            target: "probability" or "log_likelihood" of the answer; by default the former for igi, the latter for ifi.
+            completeness: whether the completeness gap is computed, too (True).
+            max_rows: the most questions x copies of one forward pass.
+            memory_gb: memory that passes may take beside the weights.
 
     Returns:
         Scores named by `question_names`.

@@ -102,9 +102,11 @@ def select(
         forget_scores: scores of the forget questions.
         retain_scores: scores of retain questions, for all rankings but "forget".
         top_k: neurons per layer (per sample for "union").
-        ranking: how a sample's scores are set against the retain set's, see `mipnb.ranking`.
-        aggregate: how samples make one path, see `mipnb.ranking`; "union": the samples' own top_k, all of them
-            kept, so that a layer may get more than top_k. Ties go by the mean.
+        ranking: how a sample's scores are set against what people to keep use (`mipnb.ranking`): "forget" (not at all),
+            "contrast" (less the share that those use), "ratio" (divided by it) or "projected" (less what moves those).
+        aggregate: how samples make one path: "mean", "vote" or "people_vote" (how many samples, or people, have a neuron
+            among their best), "people_turns" (everybody's best, then everybody's second), or "union" (all samples' own
+            top_k, so that a layer may get more than top_k). Ties go by the mean.
         benchmark: what the scores were computed on; kept in the path.
 
     Raises:

@@ -69,7 +69,7 @@ class AskPanel(Panel):
 
     def _person_changed(self) -> None:
         self.picture.value = self.portraits[self.person.value]
-        self.upload.value = ()
+        self.upload.value, self.value.value = (), ""
         self._options()
 
     def _options(self) -> None:
@@ -94,6 +94,7 @@ class AskPanel(Panel):
     def _ask(self, run: Run) -> None:
         def task(step: Step) -> str:
             self.table.value = ""  # answers to another question would stand below a slip
+            self.picture.value = self.portraits[self.person.value]
             question = self.asked()
             if question.image is not None:
                 self.picture.value = question.image

@@ -103,6 +103,7 @@ class DialPanel(Panel):
 
         def task(step: Step) -> str:
             if name not in self.edits:
+                self.table.value, self.figure.value = "", png(blank(4.2, 2.8))  # not another edit's
                 raise ValueError(
                     f"run {self.run.value} has no edits: run `mipnb run --name {self.run.value}`"
                 )

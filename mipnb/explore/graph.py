@@ -11,7 +11,7 @@ import pandas as pd
 from mipnb.explore.drawing import rank_in_layer
 from mipnb.explore.neurons import path_lines
 
-_WIDTH, _ROW, _LEFT, _TOP, _SIZE = 780, 25, 70, 24, 20  # pixels
+_WIDTH, _ROW, _LEFT, _TOP, _SIZE = 780, 25, 70, 28, 20  # pixels
 _STYLE = (
     "<style>.mipnb-graph{position:relative;overflow:visible;margin:0}"
     ".mipnb-graph .mipnb-node{position:absolute;width:20px;height:20px;min-width:0;padding:0;margin:0;border-radius:10px}"
@@ -101,7 +101,7 @@ def _svg(nodes: pd.DataFrame, placed: pd.DataFrame, width: int, height: int) -> 
         top = int(part.y.min())
         texts.append(f'<text x="4" y="{top + 4}" font-weight="bold">{branch}</text>')
         texts += [
-            f'<text x="{x}" y="{top - 14}" text-anchor="middle">{word}{layer}</text>'
+            f'<text x="{x}" y="{top - 18}" text-anchor="middle">{word}{layer}</text>'
             for layer, x in part.groupby("layer").x.first().items()
         ]
     return (

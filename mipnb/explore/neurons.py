@@ -65,6 +65,9 @@ def neuron_report(
         layer, neuron: counted from 0.
         max_new_tokens: an answer ends there.
 
+    Returns:
+        Its activations, and the answer with and without it (`NeuronReport`).
+
     Raises:
         ValueError: no such layer or neuron, or a vision neuron and no picture.
     """
@@ -144,7 +147,7 @@ def served_text(table: pd.DataFrame) -> str:
         for row in table.head(3)[["name", "set"]].itertuples(index=False, name="Row")
     )
     return (
-        f"Mean score {means['forget']:+.4f} over people to forget, {means['retain']:+.4f} over people to keep: it serves "
+        f"Mean score {means['forget']:+.2g} over people to forget, {means['retain']:+.2g} over people to keep: it serves "
         f"the {more} set more. Most of it goes to {first}."
     )
 

@@ -60,18 +60,24 @@ def open_run(run_dir: str | Path | None = None) -> Opened:
     """Open a run; a second call gives the same object while the run is unchanged.
 
     Args:
-        run_dir: the run's folder, from the project's root; None: the one opened last in this process, else runs/pocket.
+        run_dir: the run's folder, from the project's root; None: the one opened last in this process, else the one whose
+            executed notebook this is, else runs/pocket.
 
     Raises:
         FileNotFoundError: the run lacks what an earlier notebook makes; it is named.
         ValueError: the benchmark is no longer the one that was located on.
     """
-    folder = under_root(run_dir or (_last[-1] if _last else DEFAULT))
+    folder = under_root(run_dir or (_last[-1] if _last else _around()))
     require(folder / LOCATED / "record.json", made_by=LOCATED)
     stamp = tuple(sorted((path.name, path.stat().st_mtime_ns) for path in folder.glob("*/record.json")))
     opened = _open(folder, stamp)
     _last[:] = [str(folder)]
     return opened
+
+
+def _around() -> str | Path:
+    """The run that a kernel started in one of its notebooks' folders belongs to; elsewhere runs/pocket."""
+    return Path.cwd().parent if (Path.cwd().parent / LOCATED).is_dir() else DEFAULT
 
 
 @functools.lru_cache(maxsize=2)

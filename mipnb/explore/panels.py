@@ -23,7 +23,7 @@ def path_explorer(run_dir: str | Path | None = None, max_new_tokens: int = 20) -
     """A question's path to click through: a neuron's activations, whom it serves, the answer without it.
 
     Args:
-        run_dir: a run's folder; None: the run opened last in this kernel, else runs/pocket.
+        run_dir: a run's folder; None: see `open_run`, so that the cell works by itself.
         max_new_tokens: an answer ends there.
 
     Returns:

@@ -130,10 +130,11 @@ class PathExplorer(Panel):
 def report_html(report: NeuronReport, question: Question, people: pd.DataFrame) -> str:
     """A neuron in words: the answer with and without it, beside whom it serves (`people`, from `served`)."""
     first = people.head(5)[["name", "set", "n_questions", "score"]].set_index("name")
+    first["score"] = first.score.map("{:.2g}".format)
     where = f"{report.branch} branch, layer {report.layer}, neuron {report.neuron}"
     return (
         '<div class="mipnb-report" style="display:flex;flex-wrap:wrap;gap:6px 48px;line-height:1.4">'
         '<div style="max-width:460px">'
         f"<b>{where}</b>; right answer: {line(question.answer)}{html_table(report.answers)}"
-        f"{line(served_text(people))}</div><div><b>whom it serves most</b>{html_table(first, 4)}</div></div>"
+        f"{line(served_text(people))}</div><div><b>whom it serves most</b>{html_table(first)}</div></div>"
     )

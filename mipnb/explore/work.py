@@ -8,6 +8,7 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 from mipnb.explore.drawing import line
+from mipnb.plotting import set_theme
 from mipnb.progress import quiet
 
 #: told how many of how many pieces are done; raises `Cancelled` when the work is no longer wanted
@@ -115,6 +116,7 @@ def slip(error: Exception) -> str:
 
 def opened_or_slip(panel: Callable[[], widgets.Widget]) -> widgets.Widget:
     """A panel, or one line where its run cannot be opened."""
+    set_theme()  # also where the notebook's own cells have not been run
     try:
         return panel()
     except (ValueError, FileNotFoundError) as error:

@@ -30,7 +30,7 @@ DRIVER = shutil.which("chromedriver")
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with runs/pocket, and runs/other with another parameter, lower scores and one edit."""
+    """A copy of the project with runs/pocket; runs/other with another parameter, lower scores and one edit; runs/begun."""
     if not all((ROOT / "runs" / "pocket" / name).exists() for name in NEEDED):
         pytest.fail("runs/pocket is not whole: run `mipnb run` first, or test_pocket_run.py with this")
     folder = tmp_path_factory.mktemp("browser") / "project"
@@ -42,6 +42,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for stage in (path for pattern in stages for path in (ROOT / "runs" / "pocket").glob(pattern)):
             shutil.copytree(stage, folder / "runs" / name / stage.name, ignore=_large)
     _another(folder / "runs" / "other")
+    shutil.copytree(
+        folder / "runs" / "pocket" / "01_vanilla_model", folder / "runs" / "begun" / "01_vanilla_model"
+    )
     return folder
 
 

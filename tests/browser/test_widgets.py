@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ class TestPathExplorer:
             assert len(explore.all(f".{PATHS} .mipnb-chosen")) == 1
             explore.shot(f"15_neuron_{node}", f".{PATHS} img")
         print(f"\na neuron's click: {' '.join(f'{one:.2f}' for one in seconds)} s")
-        assert min(seconds) < 1
+        assert statistics.median(seconds) < 1
 
     def test_the_mouse_over_a_neuron_says_whom_it_serves(self, explore: Lab):
         assert "people to forget" in explore.one(NODE).get_attribute("title")
@@ -165,6 +166,18 @@ class TestAskBoth:
         assert explore.traces() == []
         explore.shot("15_no_picture", f".{ASK}")
 
+    def test_many_models_are_asked_one_after_the_other_until_cancelled(self, explore: Lab):
+        people, models = field(ASK, "person", "select"), field(ASK, "beside", "select")
+        explore.choose(people, explore.options(people)[1])  # an own picture and its question are gone
+        for name in explore.options(models)[1:]:
+            explore.choose(models, name)
+        explore.click(f"//*[contains(@class, '{ASK}')]//button[normalize-space()='ask']")
+        explore.wait(lambda: "vanilla" in explore.text(self.TABLE))
+        explore.click(f".{ASK} .mipnb-cancel")
+        explore.wait(lambda: "cancelled" in explore.text(told(ASK)), 5)
+        assert 1 <= len(self.answers(explore)) < 1 + len(explore.options(models))
+        explore.shot("15_cancelled", f".{ASK}")
+
 
 class TestDial:
     TABLE, CURVE = (
@@ -208,18 +221,34 @@ class TestDial:
         assert explore.picture(f".{DIAL} img") != figure
         explore.shot("15_curve", f".{DIAL}")
 
+    def test_a_run_without_edits_is_a_line_and_the_next_one_works(self, explore: Lab):
+        runs = field(DIAL, "run", "select")
+        explore.choose(runs, "begun")
+        explore.wait(lambda: "run begun has no edits" in explore.text(told(DIAL)))
+        assert explore.text(self.TABLE) == ""
+        assert explore.traces() == []
+        explore.shot("15_no_edits", f".{DIAL}")
+        explore.choose(runs, "pocket")
+        explore.wait(lambda: " at " in explore.text(told(DIAL)))
 
-def test_after_a_restart_one_cell_brings_a_widget_back(explore: Lab):
+
+@pytest.mark.parametrize(
+    ("cell", "panel"), [("dial_panel()", DIAL), ("ask_panel()", ASK), ("path_explorer()", PATHS)]
+)
+def test_after_a_restart_one_cell_brings_a_widget_back(explore: Lab, cell: str, panel: str):
     explore.restart()
-    assert not explore.all(f".{PATHS}")
-    explore.run_cell_with("path_explorer()")
-    explore.wait(lambda: explore.all(NODE))
+    assert not explore.all(f".{panel}")
+    explore.run_cell_with(cell)
+    explore.wait(lambda: explore.all(f".{panel}"))
+    assert explore.traces() == []
+    explore.shot(f"15_restarted_{panel}", f".{panel}")
+
+
+def test_and_it_computes(explore: Lab):
     said, _ = explore.changes(
         lambda: explore.text(f".{PATHS} .mipnb-report"), lambda: explore.all(NODE)[-1].click()
     )
     assert "zeroed" in said
-    assert explore.traces() == []
-    explore.shot("15_restarted", f".{PATHS}")
 
 
 def test_runs_are_compared(lab: Lab):
@@ -227,8 +256,9 @@ def test_runs_are_compared(lab: Lab):
     lab.run_all()
     assert lab.traces() == []
     assert lab.all(".jp-OutputArea-output.jp-RenderedImage img")
-    assert "edit_steps" in lab.text(f".{COMPARE}")
-    lab.shot("16_two", f".{COMPARE}")
+    assert all(word in lab.text(f".{COMPARE}") for word in ("edit_steps", "77", "pocket", "other"))
+    lab.shot("16_two", f".{COMPARE} .mipnb-message")
+    lab.shot("16_curves", f".{COMPARE} img")
     runs = field(COMPARE, "runs", "select")
     figure = lab.picture(f".{COMPARE} img")
     lab.driver.execute_script("arguments[0].selectedIndex = -1", lab.one(runs))
@@ -241,4 +271,8 @@ def test_runs_are_compared(lab: Lab):
         lab.one(runs),
     )
     lab.wait(lambda: "choose one or more" in lab.text(told(COMPARE)))
+    lab.choose(runs, "begun")
+    lab.wait(lambda: "begun has no results" in lab.text(told(COMPARE)))
+    assert "forget" not in lab.text(f".{COMPARE}")
+    lab.shot("16_slip", f".{COMPARE}")
     assert lab.traces() == []

@@ -6,6 +6,7 @@ import time
 import ipywidgets as widgets
 import pytest
 
+from mipnb.explore import opened
 from mipnb.explore.panels import path_explorer
 from mipnb.explore.work import Panel, Work, slip
 from mipnb.progress import quiet, silent
@@ -75,6 +76,14 @@ def test_a_run_that_is_not_there_is_a_line(tmp_path):
     shown = path_explorer(tmp_path / "nothing")
     assert isinstance(shown, widgets.HTML)
     assert "02_attribution makes it" in shown.value
+
+
+def test_a_cell_in_an_executed_notebook_opens_the_run_that_it_is_of(tmp_path, monkeypatch):
+    for stage in ("02_attribution", "15_explore"):
+        (tmp_path / "mine" / stage).mkdir(parents=True)
+    monkeypatch.setattr(opened, "_last", [])
+    monkeypatch.chdir(tmp_path / "mine" / "15_explore")
+    assert "mine/02_attribution/record.json is missing" in path_explorer().value
 
 
 @pytest.mark.parametrize("text", ["a" * 1000])

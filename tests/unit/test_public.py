@@ -14,6 +14,9 @@ import pytest
 
 import mipnb
 from mipnb.artefacts import project_root
+from mipnb.attribution import SEARCHES, attribute
+from mipnb.ranking import AGGREGATES, RANKINGS
+from mipnb.rules import ADAPTIVE, RULES
 
 #: `load_processor` gives, and `encode`, `generate`, `locate` take, a processor of any family, as their docstrings say
 ANY = {"processor"}
@@ -52,6 +55,19 @@ def test_every_field_of_a_public_class_is_typed_and_described(name: str):
     found = getattr(mipnb, name)
     for field in dataclasses.fields(found):
         assert re.search(rf"\b{field.name}\b", found.__doc__), field.name
+
+
+def test_help_names_every_choice():
+    told = {name: inspect.getdoc(getattr(mipnb, name)) for name in ("locate", "select")}
+    keywords = inspect.signature(attribute).parameters.values()
+    choices = {one.name for one in keywords if one.kind is one.KEYWORD_ONLY} - {
+        "names",
+        "ffns",
+        "fingerprint",
+    }
+    assert [name for name in choices if not re.search(rf"\b{name}: ", told["locate"])] == []
+    for words, where in (((*SEARCHES, *RULES, *ADAPTIVE), "locate"), (RANKINGS + AGGREGATES, "select")):
+        assert [word for word in words if f'"{word}"' not in told[where]] == []
 
 
 def test_the_package_and_the_readme_show_the_same_lines():
