@@ -16,13 +16,20 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--name", metavar="RUN", default="pocket", help="name of the run (default: pocket)")
+    parser.add_argument(
+        "--second", metavar="RUN", help="instead: what came of a run on another pocket benchmark, for README"
+    )
     parser.set_defaults(command=_publish)
 
 
 def _publish(options: argparse.Namespace) -> int:
     """Publishes a run."""
     from mipnb.publish import publish
+    from mipnb.second_pocket import publish_second
 
-    written = publish(f"runs/{run_name(options.name)}")
+    if options.second:
+        written = publish_second(f"runs/{run_name(options.second)}")
+    else:
+        written = publish(f"runs/{run_name(options.name)}")
     print("\n".join(path.relative_to(project_root()).as_posix() for path in written))
     return 0
