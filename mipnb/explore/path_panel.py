@@ -117,11 +117,9 @@ class PathExplorer(Panel):
                 at = (question, branch, layer, neuron, self.max_new_tokens)
                 report = neuron_report(self.opened.model, self.opened.processor, *at)
             step(1, 2)
-            figure = png(neuron_figure(report, question.image, blank(8.4 if branch == "text" else 3.2, 2.6)))
-            step(2, 2)
-            people = self._served(branch, layer, neuron)
-            self.text.value = report_html(report, question, people)
-            self.figure.value = figure
+            self.text.value = report_html(report, question, self._served(branch, layer, neuron))
+            figure = neuron_figure(report, question.image, blank(8.4 if branch == "text" else 3.2, 2.6))
+            self.figure.value = png(figure)
             return f"neuron {neuron} of {branch} layer {layer}"
 
         (run or self.work.start)(task)

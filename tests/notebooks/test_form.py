@@ -1,5 +1,6 @@
 """The notebooks as pages: parameters, tags, counts, lengths, and no traces of the machine."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,10 @@ def test_the_main_job_is_five_notebooks_and_the_table_of_stages_is_complete():
     assert [stage.name for stage in load_stages(FOLDER)] == [path.stem for path in NOTEBOOKS][1:]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in NOTEBOOKS if "explore.panels" in path.read_text()], ids=lambda path: path.stem
-)
+WITH_WIDGETS = [path for path in NOTEBOOKS if "explore.panels" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", WITH_WIDGETS, ids=lambda path: path.stem)
 def test_a_figure_stands_above_each_widget(path: Path):
     figures = 0
     for cell in code_cells(path):
@@ -87,3 +89,12 @@ def test_a_figure_stands_above_each_widget(path: Path):
             assert figures, "no figure since the widget before"
             figures = 0
         figures += "figsize=" in cell.source or "ask_both(" in cell.source
+
+
+@pytest.mark.parametrize("path", WITH_WIDGETS, ids=lambda path: path.stem)
+def test_a_widget_needs_no_other_cell(path: Path):
+    for cell in (cell for cell in code_cells(path) if "explore.panels" in cell.source):
+        tree = ast.parse(cell.source)
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        assert used == {alias.name for node in imports for alias in node.names}
