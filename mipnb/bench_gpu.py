@@ -31,7 +31,7 @@ from mipnb.locating import PAIRS, locate, of_modality
 from mipnb.models import load_processor
 from mipnb.param_files import read_parameters
 from mipnb.paths import NeuronPath, select
-from mipnb.planner import GPUS, plan
+from mipnb.planner import GPUS, locating_peaks, plan
 from mipnb.report import USAGE
 from mipnb.shapes import MODELS, read_shape
 from mipnb.workload import MODALITIES, read_workload
@@ -136,10 +136,11 @@ class FullSize:
 def planned(
     params: BaseModel, name: str, config: PretrainedConfig, batches: Sequence[Sequence[Batch]]
 ) -> dict[str, float]:
-    """The planner's peak by step, GiB, on a GPU of 80 GB, for text and image questions as large as these batches'."""
+    """The planner's peak by step, and by what is located, GiB, for text and image questions as large as these batches'."""
     shape = read_shape(name, config)
     work = replace(read_workload(BENCHMARK, 5, shape), questions=tuple(map(question_of, batches)))
-    return {step.name: step.peak / 2**30 for step in plan(params, shape, work, GPUS[-1:])}
+    peaks = {step.name: step.peak for step in plan(params, shape, work, GPUS[-1:])}
+    return {name: peak / 2**30 for name, peak in (peaks | locating_peaks(params, shape, work)).items()}
 
 
 def full_size(name: str, device: str) -> Iterator[tuple]:
@@ -160,7 +161,7 @@ def full_size(name: str, device: str) -> Iterator[tuple]:
     peaks = planned(params, name, one.model.config, batches)
     for pair in PAIRS:
         told = f"locating ({pair}), {LOCATED} questions"
-        yield (told, *measured(lambda pair=pair: one.locate(pair), device)[1:], peaks["locating"])
+        yield (told, *measured(lambda pair=pair: one.locate(pair), device)[1:], peaks[pair])
     yield ("two edit steps", *measured(one.edit, device)[1:], peaks["editing"])
     for modality in MODALITIES:
         told = f"answering ({modality}), {ANSWERED} questions"

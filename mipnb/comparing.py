@@ -19,7 +19,7 @@ from mipnb import models, passes
 from mipnb.attribution import attribute
 from mipnb.batches import IGNORED, Batch, encode
 from mipnb.benchmarks import draw_questions, forget_ids, load_training, retain_ids
-from mipnb.costs import Costs
+from mipnb.costs import FLOAT32, Costs
 from mipnb.editing import edit
 from mipnb.generation import generate
 from mipnb.locating import PAIRS, of_modality
@@ -135,7 +135,7 @@ def compare_locating(
         attribute(model, batch, branch, fingerprint="", **choices)
 
     work()  # whether passes can begin in the middle is tried once a model
-    costs = Costs(shape, branch, _bytes(model))
+    costs = Costs(shape, branch, _bytes(model), arithmetic=FLOAT32)
     return run_counted(f"{branch}, {search}, {score}", model, work, [(costs, found)])
 
 

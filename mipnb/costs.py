@@ -1,8 +1,9 @@
 """Memory and arithmetic of passes, in bytes and floating-point operations, from a model's shape.
 
 What is counted: weights; what autograd keeps of each position in each layer (weights take no gradient, so inputs of
-linear layers are not kept); activations of gated layers, which hooks hold; words' logits; and what one layer needs
-while it runs. Attention is taken as fused (no positions x positions matrix is kept), as on a GPU.
+linear layers are not kept); what is made float32 of them for a product; activations of gated layers, which hooks hold;
+words' logits; and what one layer needs while it runs. Attention is taken as fused (no positions x positions matrix is
+kept), as on a GPU.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mipnb.passes import Editing, Pass, Question
+from mipnb.precision import _AT_ONCE
 from mipnb.shapes import Shape, Tower
 
 FLOAT32 = 4
@@ -70,7 +72,9 @@ class Costs:
         base = self._gates(one) + self._entries(one) + patches * self.shape.patch_width * FLOAT32
         base += one.rows * one.context * self.shape.text.layers * self.shape.text.kv_width * self.active
         running = max(positions * self._working(self.shape.text), patches * self._working(self.shape.vision))
+        running += self._copied(self.shape.text.hidden * self.shape.text.neurons)
         words = one.rows * one.columns * self.shape.vocabulary * self._per_word(one)
+        words += self._copied(self.shape.text.hidden * self.shape.vocabulary)
         forward = self._graph(one) + self._held(one) + max(running, words)
         return int(base + max(forward, self._integrals(one)))
 
@@ -105,8 +109,14 @@ class Costs:
         """Bytes of one position while a layer runs: the network's factors, and the residual stream."""
         return (3 * tower.neurons + 4 * tower.hidden) * self.active
 
+    def _copied(self, numbers: int) -> int:
+        """Bytes of what is made float32 at a time of a weight of so many numbers, for the time of one product."""
+        return min(numbers, _AT_ONCE) * FLOAT32 if self.active > self.number else 0
+
     def _per_word(self, one: Pass) -> int:
         """Bytes of a logit: as made; backward or for an answer's probability also in float32, and its gradient."""
+        if self.active > self.number:
+            return 2 * FLOAT32  # made in float32: it, and one more beside it
         return self.number + (3 * FLOAT32 if one.backward else FLOAT32)
 
     def _located(self, one: Pass) -> tuple[Tower, int]:

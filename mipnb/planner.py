@@ -213,6 +213,14 @@ def plan(
     return [_step(name, gpu, params, shape, work, utilisation) for name in names for gpu in gpus]
 
 
+def locating_peaks(params: Params, shape: Shape, work: Workload) -> dict[str, int]:
+    """Bytes at the peak of each of `locating.PAIRS` at the batch size asked, weights included."""
+    load = locating_load(params, shape, work, params.batch_size)
+    each = zip(PAIRS, zip(load.parts[::2], load.parts[1::2], strict=True), strict=True)  # forget, retain
+    weights = shape.weights * BYTES[params.dtype]
+    return {pair: weights + Load(parts).activations for pair, parts in each}
+
+
 def _step(name: str, gpu: Gpu, params: Params, shape: Shape, work: Workload, utilisation: float) -> Step:
     load_at, parameter = STEPS[name]
     weights = shape.weights * BYTES[params.dtype]
