@@ -98,7 +98,7 @@ def locate(
             part = left[start : start + batch_size]
             parts.append(kept.keep(f"{part[0]:06d}.safetensors", scored(part), Scores.save))
             bar.update(len(part))
-    return in_order(concatenate(parts), names)
+    return _in_order(concatenate(parts), names)
 
 
 def _kept(
@@ -121,7 +121,7 @@ def _not_located(names: Sequence[str], parts: Iterable[Scores]) -> list[int]:
     return [index for index, name in enumerate(names) if name not in known]
 
 
-def in_order(scores: Scores, names: Sequence[str]) -> Scores:
+def _in_order(scores: Scores, names: Sequence[str]) -> Scores:
     """Scores in the order of the names."""
     if scores.names == tuple(names):
         return scores

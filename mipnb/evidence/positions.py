@@ -22,7 +22,7 @@ from mipnb.batches import Batch, encode, patch_owner
 from mipnb.benchmarks import Question
 from mipnb.evidence.activations import KINDS, position_kinds
 from mipnb.hooks import gated, undisturbed
-from mipnb.locating import in_order, question_names
+from mipnb.locating import question_names
 from mipnb.models import FFN
 from mipnb.precision import float32_arithmetic
 from mipnb.rules import quadrature
@@ -74,7 +74,12 @@ def locate_by_position(
         for where, values in position_scores(model, batch, ffns, branch, kind, n_steps, rule).items():
             found = Scores(branch, values, own, fingerprint, made | {"positions": where})
             parts.setdefault(where, []).append(found)
-    return {where: in_order(concatenate(found), names) for where, found in parts.items()}
+    back = torch.tensor(by_length).argsort()
+    found = {where: concatenate(pieces) for where, pieces in parts.items()}
+    return {
+        where: replace(scores, values=scores.values[back], names=tuple(names))
+        for where, scores in found.items()
+    }
 
 
 def position_scores(
