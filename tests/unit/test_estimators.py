@@ -11,6 +11,7 @@ from mipnb.commands import bench
 from mipnb.estimators import (
     agreement_table,
     cheapest_that_agrees,
+    gap_bar_sentence,
     integration_errors,
     interval,
     rank_correlations,
@@ -114,3 +115,15 @@ def test_wrong_input_is_told_in_a_line(capsys, tmp_path):
 
 def test_the_command_offers_the_questions_and_pairs_that_there_are():
     assert (bench_locating.QUESTIONS, tuple(PAIRS)) == (bench.QUESTIONS, bench.PAIRS)
+
+
+def test_the_bar_on_gaps_is_told_by_rule():
+    rows = [(rule, search, pair, 4, gap) for rule, gap in (("right", 0.5), ("stieltjes", 0.002))
+            for search in ("greedy", "one_pass") for pair in ("text", "vision")]  # fmt: skip
+    rows += [("right", "greedy", "text", 64, 0.0)]
+    gap = pd.DataFrame(rows, columns=["rule", "search", "pair", "n_steps", "gap"])
+    told = gap_bar_sentence(gap, 4, 5.0)
+    assert "met by `stieltjes` (0.002); **not met** by `right` (0.500)" in told
+    assert "5.0 times as long" in told
+    gap.loc[(gap.rule == "stieltjes") & (gap.pair == "vision"), "gap"] = 0.02
+    assert "met by none; **not met** by `right` (0.500), `stieltjes` (0.020)" in gap_bar_sentence(gap, 4, 5.0)
