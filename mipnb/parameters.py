@@ -135,7 +135,7 @@ class Params(BaseModel):
     steering_scale: float = Field(1.0, ge=0, description="lambda, length of the steering target (Eq. 12)")
     retain_weight: float = Field(3.0, ge=0, description="gamma, weight of the retain loss (Eq. 16)")
     ce_weight: float = Field(3.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
-    forget_weight: float = Field(0.7, ge=0, description="weight of the forget loss (Eq. 14)")
+    forget_weight: float = Field(0.5, ge=0, description="weight of the forget loss (Eq. 14)")
     learning_rate: float = Field(1e-2, gt=0, description="learning rate of the edit")
     edit_steps: int = Field(100, ge=0, description="training steps of the edit; 0 only prunes")
     forget_batch: int = Field(16, ge=1, description="forget questions a step; with pictures half as many")
