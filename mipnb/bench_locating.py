@@ -24,13 +24,22 @@ from mipnb.artefacts import atomic_path, under_root
 from mipnb.attribution import attribute
 from mipnb.batches import IGNORED, Batch, encode
 from mipnb.benchmarks import draw_questions, forget_ids, load_training
-from mipnb.estimators import ESTIMATORS, agreement_table, cheapest_that_agrees, integration_errors
+from mipnb.estimators import (
+    ESTIMATORS,
+    agreement_table,
+    cheapest_that_agrees,
+    gap_bar_sentence,
+    integration_errors,
+)
+from mipnb.least_cost import least_cost_sentence
 from mipnb.locating import PAIRS, of_modality
 from mipnb.measuring import interleaved, peak_bytes
 from mipnb.models import ffns, load_model, load_processor
 from mipnb.parts import pick
+from mipnb.passes import Question
 from mipnb.plain import bare_passes, plain_greedy
 from mipnb.rules import quadrature
+from mipnb.shapes import find_config, read_shape
 
 QUESTIONS = ("cost", "scaling", "gap", "agreement")
 STEPS = 4  # m, but where it varies
@@ -173,11 +182,31 @@ def run(options: Namespace) -> int:
         with atomic_path(path) as temporary:
             made[name].to_csv(temporary, index=False, float_format="%.6g")
         print(f"\n{name} ({path})\n{_shown(name, made[name])}", flush=True)
-    if {"cost", "agreement"} <= made.keys():
-        print(
-            f"\ncheapest estimator with a top-{TOP_K} overlap of 0.9 with exact: {cheapest(made) or 'none'}"
-        )
+    print("\n".join(_read_off(made, options.model, batches)))
     return 0
+
+
+def _read_off(made: dict[str, pd.DataFrame], model_dir: str, batches: dict[str, Batch]) -> list[str]:
+    """What the tables say together, a sentence each."""
+    told = []
+    if {"cost", "agreement"} <= made.keys():
+        best = cheapest(made) or "none"
+        told.append(f"\ncheapest estimator with a top-{TOP_K} overlap of 0.9 with exact: {best}")
+    if {"cost", "gap"} <= made.keys():
+        spent = made["cost"].set_index(["call", "pair"]).seconds
+        times = (spent["greedy, stieltjes"] / spent["greedy"]).median()
+        told.append(f"\n{gap_bar_sentence(made['gap'], STEPS, times)}")
+    if "cost" in made and "vision" in batches:
+        question = typical(batches["vision"])
+        shapes = {"this model": (read_shape(*find_config(model_dir)), question)}
+        told.append(f"\n{least_cost_sentence(shapes, STEPS)}")
+    return told
+
+
+def typical(batch: Batch) -> Question:
+    """The size of a batch's questions, pictured and with answers, for counting operations."""
+    answer = int((batch["labels"] != IGNORED).sum(1).float().mean().round())
+    return Question(batch["labels"].shape[1], answer, len(batch["pixel_values"]) // len(batch["labels"]))
 
 
 def bench_batches(
