@@ -61,12 +61,18 @@ def random_model(config_file: Path, like: Path, device: str, dtype: str) -> tupl
         )
     for name in _IDS:
         setattr(config, name, getattr(known, name))
-    processor = load_processor(like)
-    processor.image_processor.size = {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}
+    processor = enlarging(like)
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
     return model.eval().requires_grad_(False), processor
+
+
+def enlarging(like: Path) -> object:
+    """A model's processor, its pictures enlarged to `SIDE` pixels."""
+    processor = load_processor(like)
+    processor.image_processor.size = {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}
+    return processor
 
 
 def measured(work: Callable[[], object], device: str) -> tuple[object, float, float]:
@@ -143,8 +149,16 @@ def planned(
     return {name: peak / 2**30 for name, peak in (peaks | locating_peaks(params, shape, work)).items()}
 
 
-def full_size(name: str, device: str) -> Iterator[tuple]:
-    """Rows of (step, seconds, GiB, planned GiB on a GPU of 80 GB) of one published model."""
+def planned_full_size(name: str, config: PretrainedConfig, processor: object) -> dict[str, float]:
+    """What `planned` gives for `full_size`; needs no GPU and no weights."""
+    params = settings(name, "cuda")
+    one = FullSize(None, processor, params)
+    batches = [[encode(processor, one.of(modality, LOCATED))] for modality in MODALITIES]
+    return planned(params, name, config, batches)
+
+
+def settings(name: str, device: str) -> BaseModel:
+    """The parameters that a full-size model is measured with."""
     given = {
         "device": device,
         "edit_steps": 2,
@@ -152,13 +166,17 @@ def full_size(name: str, device: str) -> Iterator[tuple]:
         "benchmark_dir": BENCHMARK,
         "n_locate_forget": LOCATED,
     }
-    params = read_parameters([project_root() / "params" / f"{name}_mllmu.yaml"], given)
+    return read_parameters([project_root() / "params" / f"{name}_mllmu.yaml"], given)
+
+
+def full_size(name: str, device: str) -> Iterator[tuple]:
+    """Rows of (step, seconds, GiB, planned GiB on a GPU of 80 GB) of one published model."""
+    params = settings(name, device)
     config = project_root() / MODELS / f"{name}-instruct.json"
     made, *took = measured(lambda: random_model(config, under_root(LIKE), device, params.dtype), device)
     one = FullSize(*made, params)
     yield ("random weights", *took, float("nan"))
-    batches = [[encode(one.processor, one.of(modality, LOCATED))] for modality in MODALITIES]
-    peaks = planned(params, name, one.model.config, batches)
+    peaks = planned_full_size(name, one.model.config, one.processor)
     for pair in PAIRS:
         told = f"locating ({pair}), {LOCATED} questions"
         yield (told, *measured(lambda pair=pair: one.locate(pair), device)[1:], peaks[pair])

@@ -123,6 +123,35 @@ def test_scores_of_another_locating_are_not_taken(tiny_model, monkeypatch, tmp_p
     assert len(seen) == 16, "four batches each"
 
 
+KILLED_LOCATING = """
+import os, signal, sys
+sys.path[:0] = [{here!r}]
+from mipnb import locating
+import test_interrupted as tests
+
+attribute, calls = locating.attribute, []
+
+def killed(*args, **choices):
+    calls.append(args)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return attribute(*args, **choices)
+
+locating.attribute = killed
+tests._located(*tests.tiny("qwen2_5_vl"), {folder!r})
+"""
+
+
+def test_killed_while_locating_only_the_batch_under_way_is_located_again(tiny_model, monkeypatch, tmp_path):
+    whole = _located(*tiny_model, None)
+    assert run_program(KILLED_LOCATING, tmp_path) == -signal.SIGKILL
+    seen = stop_after(monkeypatch, locating, "encode", 99)
+    resumed = _located(*tiny_model, tmp_path)
+    assert [question.person_id for _, part in seen for question in part] == ["p4", "p5", "p6"]
+    assert resumed.names == whole.names
+    assert same_bits(resumed.values, whole.values)
+
+
 # Editing
 
 

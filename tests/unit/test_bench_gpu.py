@@ -5,10 +5,11 @@ import json
 import pandas as pd
 import pytest
 import torch
+from transformers import AutoConfig
 
 from mipnb import bench_gpu
 from mipnb.artefacts import project_root, under_root
-from mipnb.bench_gpu import LIKE, full_size, measured, random_model
+from mipnb.bench_gpu import LIKE, enlarging, full_size, measured, planned_full_size, random_model
 from mipnb.publish import gpu_table
 from mipnb.shapes import MODELS
 
@@ -51,6 +52,38 @@ def test_every_step_is_measured_beside_its_plan(small, monkeypatch):
     assert words == ["random", "locating", "locating", "locating", "two", "answering", "answering"]
     assert (steps.seconds > 0).all()
     assert steps.planned_gib[1:].gt(0).all(), "what is planned does not depend on the device"
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Published measurements of the full-size model by step, and what the planner says of it now."""
+    rows = pd.read_csv(under_root("data/results/gpu.csv"))
+    rows = rows[rows.model == "qwen2.5-vl-3b"].dropna().set_index("step")
+    config = AutoConfig.from_pretrained(project_root() / MODELS / "qwen2.5-vl-3b-instruct.json")
+    return rows, planned_full_size("qwen2.5-vl-3b", config, enlarging(under_root(LIKE)))
+
+
+STEPS = {
+    "locating (text), 8 questions": "text",
+    "locating (text_pictured), 8 questions": "text_pictured",
+    "locating (vision), 8 questions": "vision",
+    "two edit steps": "editing",
+    "answering (text), 128 questions": "evaluating",
+    "answering (image_text), 128 questions": "evaluating",
+}
+
+
+def test_published_plans_are_the_planners(published):
+    rows, peaks = published
+    assert rows.planned_gib.to_dict() == pytest.approx(
+        {step: peaks[STEPS[step]] for step in rows.index}, rel=1e-3
+    )
+    assert set(rows.index) == set(STEPS)
+
+
+def test_a_gpus_peaks_are_planned_within_15_percent(published):
+    rows, _ = published
+    assert (rows.planned_gib / rows.gpu_gib).between(0.85, 1.15).all()
 
 
 def test_work_is_done_once_and_its_result_returned():

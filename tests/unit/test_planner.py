@@ -25,6 +25,7 @@ from mipnb.benchmarks import (
 )
 from mipnb.cli import main
 from mipnb.comparing import compare, compare_editing, compare_locating
+from mipnb.costs import Costs
 from mipnb.locating import of_modality
 from mipnb.measuring import LiveMemory, counted_passes
 from mipnb.models import load_processor
@@ -32,6 +33,7 @@ from mipnb.param_files import read_parameters
 from mipnb.params import Params
 from mipnb.passes import Editing, Question, Visited, editing, evaluating, portions, totals
 from mipnb.planner import GIB, GPUS, STEPS, USABLE, plan, read_plan, with_throughput
+from mipnb.precision import _AT_ONCE
 from mipnb.rmisu import unanswered
 from mipnb.search_passes import Search, locating
 from mipnb.shapes import find_config, known_models, read_shape
@@ -162,10 +164,10 @@ def test_prepared_batches_and_neighbours_are_planned_for():
     assert more.prepared == plain.prepared + added
 
 
-@pytest.fixture(scope="module")
-def measured():
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def measured(request):
     """Every step on a few questions of pocket."""
-    return compare(Params(), n_questions=8)
+    return compare(Params(dtype=request.param), n_questions=8)
 
 
 def test_passes_on_pocket_are_counted_exactly(measured):
@@ -176,6 +178,15 @@ def test_passes_on_pocket_are_counted_exactly(measured):
 def test_memory_on_pocket_is_planned_within_30_percent(measured):
     for one in measured:
         assert one.planned_bytes == pytest.approx(one.peak_bytes, rel=0.3), one
+
+
+def test_a_product_in_float32_takes_a_copy_of_some_of_its_weights():
+    """On layers of full width; those of pocket are too small to be seen."""
+    shape, work = read_plan(full_size())
+    one = locating(Search("text", 36, 11008, "one_pass", 4, joint=True), work.questions[0], 1, 1)[0]
+    own, words = (Costs(shape, "text", size, arithmetic=4) for size in (4, 2)), one.columns * shape.vocabulary
+    full, short = (costs.peak(one) for costs in own)
+    assert short - full == 4 * min(_AT_ONCE, shape.text.hidden * shape.vocabulary) - words * (4 + 12 - 8)
 
 
 def test_more_tokens_are_more_passes_of_evaluating():
