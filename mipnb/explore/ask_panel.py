@@ -93,6 +93,7 @@ class AskPanel(Panel):
 
     def _ask(self, run: Run) -> None:
         def task(step: Step) -> str:
+            """Ask each model chosen, one after the other; the line that says what was done."""
             self.table.value = ""  # answers to another question would stand below a slip
             self.picture.value = self.portraits[self.person.value]
             question = self.asked()

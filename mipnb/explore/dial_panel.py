@@ -102,6 +102,7 @@ class DialPanel(Panel):
         name, points = self.edit.value, self.points
 
         def task(step: Step) -> str:
+            """Score every strength; the line that says what was done."""
             if name not in self.edits:
                 self.table.value, self.figure.value = "", png(blank(4.2, 2.8))  # not another edit's
                 raise ValueError(

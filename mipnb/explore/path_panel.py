@@ -113,6 +113,7 @@ class PathExplorer(Panel):
         mark(self.graph.children[0], branch, layer, neuron)
 
         def task(step: Step) -> str:
+            """Look at the neuron and show it; the line that says what was done."""
             with self.opened.lock:
                 at = (question, branch, layer, neuron, self.max_new_tokens)
                 report = neuron_report(self.opened.model, self.opened.processor, *at)

@@ -32,6 +32,7 @@ class RunsPanel(Panel):
         chosen = list(self.runs.value)
 
         def task(step: Step) -> str:
+            """Read the runs chosen and show them; the line that says what was done."""
             self.tables.value, self.figure.value = "", png(blank(4.8, 2.6))  # not other runs', below a slip
             found = compare([f"runs/{name}" for name in chosen])
             step(1, 2)

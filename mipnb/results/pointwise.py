@@ -52,6 +52,7 @@ def keep_only(setting: Setting, branch: str, one: Ranked, k: int) -> pd.DataFram
     tasks = FREE_TASKS if branch == "text" else ("VGEN",)
 
     def make() -> dict[str, pd.DataFrame]:
+        """The unit's tables, made anew."""
         asked = {split: [q for q in group if q.task in tasks] for split, group in setting.asked.items()}
         limits = setting.params.eval_batch_size, setting.params.max_new_tokens
         with zeroed(ffns(setting.model, branch), others(kept, n_neurons)):

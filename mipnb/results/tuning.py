@@ -112,6 +112,7 @@ class Trial:
         """Marks of a method with the settings tried (split, task, value); none if its loss stopped being finite."""
 
         def make() -> dict[str, pd.DataFrame]:
+            """The setting's marks, made anew."""
             try:
                 change = self.made(method, tried)
             except ValueError as error:
