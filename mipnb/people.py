@@ -8,6 +8,7 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from PIL import Image
@@ -43,7 +44,8 @@ def people_table(
     asked = ["split", "person_id", "task", "prompt"]
     if not before[asked].reset_index(drop=True).equals(after[asked].reset_index(drop=True)):
         raise ValueError("before and after do not hold the same questions in the same order")
-    table = before.assign(before=before.generated.to_numpy(), after=after.generated.to_numpy())
+    said = {"before": before.generated, "after": after.generated}
+    table = before.assign(**{when: _said(words) for when, words in said.items()})
     table = (
         table[table.task == task].groupby("person_id", sort=False).head(n_questions).set_index("person_id")
     )
@@ -51,6 +53,11 @@ def people_table(
         raise ValueError(f"no {task} questions of people {missing}")
     rows = table.loc[list(names)].reset_index()
     return rows.assign(name=rows.person_id.map(names))[PEOPLE_COLUMNS]
+
+
+def _said(words: pd.Series) -> np.ndarray:
+    """Answers in words, an empty one too."""
+    return words.mask(words.str.strip() == "", "(nothing)").to_numpy()
 
 
 def people_page(table: pd.DataFrame, portraits: Mapping[str, bytes], size: int = 84) -> str:

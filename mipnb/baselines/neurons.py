@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -115,8 +116,13 @@ def depn_paths(model: nn.Module, forget: Sequence[Batch], settings: Settings) ->
     Each layer's neurons are integrated on their own, from silenced to as they are, as the source does.
     """
     mark, often = fingerprint(model), {}
+    looked_at = [
+        batch
+        for pictured in (False, True)
+        for batch in spread([b for b in forget if ("pixel_values" in b) == pictured], settings.attributed)
+    ]
     for branch in BRANCHES:
-        used = [batch for batch in forget if branch == "text" or "pixel_values" in batch]
+        used = [batch for batch in looked_at if branch == "text" or "pixel_values" in batch]
         if not used:
             continue
         scores = torch.cat([_attributions(model, batch, branch, settings, mark) for batch in used])
@@ -124,6 +130,18 @@ def depn_paths(model: nn.Module, forget: Sequence[Batch], settings: Settings) ->
         often[branch] = ((scores > settings.threshold * largest) & (scores > 0)).float().mean(0)
     enough = min(settings.agreement, max(share.max().item() for share in often.values()))
     return [_path(branch, share >= enough, mark) for branch, share in often.items()]
+
+
+def spread(batches: Sequence[Batch], count: int) -> list[Batch]:
+    """Batches with about `count` samples in all, evenly spread over those there are; all of them if these have fewer.
+
+    Batches are ordered by length: the first ones alone would be short questions only.
+    """
+    total = sum(len(batch["input_ids"]) for batch in batches)
+    if total <= count:
+        return list(batches)
+    kept = max(1, math.ceil(count / total * len(batches)))
+    return [batches[index * len(batches) // kept] for index in range(kept)]
 
 
 def _attributions(model: nn.Module, batch: Batch, branch: str, settings: Settings, mark: str) -> Tensor:

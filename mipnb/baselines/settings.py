@@ -25,6 +25,7 @@ class Settings:
         threshold: MANU: an activation above it counts as active; DEPN: share of the largest attribution.
         agreement: share of the samples in which DEPN must find a neuron.
         integration_steps: DEPN's m.
+        attributed: about so many questions of each modality DEPN looks at: whole batches, spread over those there are.
         saliency: MMUnlearner trains weights whose squared gradients on the forget set are at least so many times those on
             the retain set.
         clip_norm: largest norm of the gradient.
@@ -43,6 +44,7 @@ class Settings:
     threshold: float = 0.1
     agreement: float = 0.5
     integration_steps: int = 20
+    attributed: int = 96
     saliency: float = 1.0
     clip_norm: float = 1.0
 

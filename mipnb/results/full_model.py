@@ -92,6 +92,7 @@ def _targets(layer: nn.Module, config: EditConfig, seed: int, fixed: Tensor | No
 
 def _forget_loss(layer: nn.Module, config: EditConfig):
     def loss(model: nn.Module, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
+        """L_f of each sample, weighted: float32 (batch,)."""
         frozen, target = reference.unbind(1)
         mask = token_mask(batch, config.forget_tokens)
         found = _distances(hidden_state(model, batch, layer), target, frozen, mask, config.distance)
@@ -102,6 +103,7 @@ def _forget_loss(layer: nn.Module, config: EditConfig):
 
 def _retain_loss(layer: nn.Module, config: EditConfig, share: float):
     def loss(model: nn.Module, batch: Batch, frozen: Tensor, settings: Settings) -> Tensor:
+        """L_r and L_CE of each sample, weighted: float32 (batch,)."""
         if "labels" in batch:
             state, logprob = hidden_state_and_logprob(model, batch, layer)
         else:

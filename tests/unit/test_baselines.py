@@ -256,6 +256,22 @@ def test_depn_keeps_what_stands_out_in_enough_samples(model, sets, monkeypatch):
     assert found == ((1,),), "none in all three samples: the one that stands out in most of them"
 
 
+def test_depn_looks_at_batches_of_all_lengths(sets, model, monkeypatch):
+    seen = []
+    lengths = [{"input_ids": torch.zeros(8, length)} for length in range(1, 21)]
+    pictured = [batch | {"pixel_values": torch.zeros(1)} for batch in lengths]
+
+    def scores(model, batch, branch, *rest):
+        seen.append((branch, "pixel_values" in batch, batch["input_ids"].shape[1]))
+        return torch.ones(8, 1, 4)
+
+    monkeypatch.setattr(neurons, "_attributions", scores)
+    neurons.depn_paths(model, lengths + pictured, chosen("depn", attributed=32))
+    four = [1, 6, 11, 16]
+    wanted = [("text", kind, length) for kind in (False, True) for length in four]
+    assert seen == wanted + [("vision", True, length) for length in four]
+
+
 def test_depn_integrates_each_layer_alone_from_silenced_to_as_it_is(model, sets):
     batch = sets[0][0]
     scores = neurons._attributions(model, batch, "text", chosen("depn", integration_steps=128), "")

@@ -216,6 +216,13 @@ def test_the_page_of_people_has_portraits_and_both_models_words(people):
     assert page == people_page(table, {"p1": _portrait("red"), "p2": _portrait("blue")})
 
 
+def test_an_empty_answer_is_said_in_words(people):
+    before, after = people
+    table = people_table(before, after.assign(generated=["", "no", " ", "x"]), {"p2": "Bob", "p1": "Ann"})
+    assert table.after.tolist() == ["(nothing)", "(nothing)"]
+    assert table.before.tolist() == ["Bob.", "Ann, of Rome."]
+
+
 def test_people_of_two_models_must_be_asked_the_same(people):
     before, after = people
     with pytest.raises(ValueError, match="same questions"):
