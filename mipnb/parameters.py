@@ -113,7 +113,7 @@ class Params(BaseModel):
         "mean", description="how questions' scores make one path"
     )
     text_top_k: int = Field(48, ge=1, description="neurons kept per language layer")
-    vision_top_k: int = Field(12, ge=1, description="neurons kept per vision block")
+    vision_top_k: int = Field(6, ge=1, description="neurons kept per vision block")
     n_locate_forget: int = Field(
         96, ge=1, description="training questions of the forget set, a modality, that locating looks at"
     )
@@ -137,21 +137,21 @@ class Params(BaseModel):
     ce_weight: float = Field(3.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
     forget_weight: float = Field(0.5, ge=0, description="weight of the forget loss (Eq. 14)")
     learning_rate: float = Field(1e-2, gt=0, description="learning rate of the edit")
-    edit_steps: int = Field(100, ge=0, description="training steps of the edit; 0 only prunes")
-    forget_batch: int = Field(16, ge=1, description="forget questions a step; with pictures half as many")
-    retain_batch: int = Field(24, ge=1, description="retain questions a step; with pictures half as many")
+    edit_steps: int = Field(200, ge=0, description="training steps of the edit; 0 only prunes")
+    forget_batch: int = Field(8, ge=1, description="forget questions a step; with pictures half as many")
+    retain_batch: int = Field(12, ge=1, description="retain questions a step; with pictures half as many")
     neighbour_batch: int = Field(
-        16, ge=0, description="questions a step under names close to a forgotten one; 0 asks none"
+        8, ge=0, description="questions a step under names close to a forgotten one; 0 asks none"
     )
     n_forget_batches: int = Field(
-        40,
+        80,
         ge=1,
         description="forget batches a modality, visited again and again; fewer if the steps are fewer",
     )
     n_retain_batches: int = Field(
-        100, ge=1, description="the same of the retain set; each keeps its vanilla states once visited"
+        150, ge=1, description="the same of the retain set; each keeps its vanilla states once visited"
     )
-    n_random_edits: int = Field(3, ge=1, description="how many of the seeds also edit random neurons")
+    n_random_edits: int = Field(2, ge=1, description="how many of the seeds also edit random neurons")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
 
     methods: list[str] = Field(
@@ -187,7 +187,7 @@ class Params(BaseModel):
         128, ge=1, description="neurons per language layer at which the trial holds choices beside each other"
     )
     trial_vision_top_k: int = Field(384, ge=1, description="the same of a vision block")
-    trial_edit_steps: int = Field(40, ge=0, description="training steps of the trial's edits")
+    trial_edit_steps: int = Field(80, ge=0, description="training steps of the trial's edits")
     second_vanilla_dir: str = Field(
         "data/second_vanilla",
         json_schema_extra=_INPUT,
