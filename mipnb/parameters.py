@@ -125,8 +125,9 @@ class Params(BaseModel):
     batch_size: int = Field(32, ge=1, description="questions at a time")
 
     layer_index: int = Field(3, ge=0, description="language layer that RMisU steers, counted from 0")
-    forget_tokens: Literal["all", "answer", "prompt"] = Field(
-        "answer", description="tokens at which RMisU misdirects the forget questions"
+    forget_tokens: Literal["all", "answer", "prompt", "onset"] = Field(
+        "onset",
+        description="tokens at which RMisU misdirects forget questions; onset: the answer's, half the weight where it begins",
     )
     steering_direction: Literal["input", "shared", "end"] = Field(
         "end",

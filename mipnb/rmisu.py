@@ -34,6 +34,7 @@ from mipnb.steering import (
     random_direction,
     steering_target,
     token_mask,
+    token_weights,
 )
 
 DIRECTIONS = ("input", "shared", "end")
@@ -51,7 +52,7 @@ class EditConfig:
         learning_rate: at the start.
         steering_scale: lambda of Eq. 13.
         forget_weight, retain_weight (gamma), ce_weight: the weights of the three losses.
-        forget_tokens: where L_f acts: "all", "answer" or "prompt" (see `steering.token_mask`).
+        forget_tokens: where L_f acts: "all", "answer", "prompt" or "onset" (see `steering.token_weights`).
         distance: "relative" or "dimension" (see `steering`).
         train_above: whether L_CE trains the text neurons above layer_index.
         prune_first: start from the silenced neurons, not from the vanilla ones.
@@ -145,23 +146,23 @@ def _forget(
     index, batch, frozen = pool.draw(model, layer, config.n_steps)
     direction = _drawn(pool, index, frozen, config) if fixed is None else fixed
     target = steering_target(frozen, config.steering_scale, direction)
-    mask = token_mask(batch, config.forget_tokens)
+    weights = token_weights(batch, config.forget_tokens)
 
     def part(rows: slice) -> float:
         """What these rows of the batch (questions) add to L_f, unweighted; its weighted gradient is added up."""
         with trained.on(), mixed_precision():
             state = hidden_state(model, take_batch(batch, rows.start, rows.stop), layer)
-        loss = distance(state, target[rows], frozen[rows], mask[rows], config.distance) / n_pools
-        loss = loss * _share(mask, rows)
+        loss = distance(state, target[rows], frozen[rows], weights[rows], config.distance) / n_pools
+        loss = loss * _share(weights, rows)
         _backward(config.forget_weight * loss, trained)
         return loss.item()
 
     return sum(pool.in_parts(part, batch))
 
 
-def _share(mask: Tensor, rows: slice) -> float:
-    """How much of a mean over the masked tokens some rows of a batch make up; 1 for all of them."""
-    return mask[rows].sum().item() / mask.sum().item()
+def _share(weights: Tensor, rows: slice) -> float:
+    """How much of a weighted mean over tokens (or one over a mask's) some rows of a batch make up; 1 for all of them."""
+    return weights[rows].sum().item() / weights.sum().item()
 
 
 def _drawn(pool: Pool, index: int, frozen: Tensor, config: EditConfig) -> Tensor:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from mipnb.batches import IGNORED, Batch, answer_logprob, to_device
 from mipnb.models import input_device, is_dispatched
 
-FORGET_TOKENS = ("all", "answer", "prompt")
+MASKS = ("all", "answer", "prompt")
+FORGET_TOKENS = (*MASKS, "onset")
 DISTANCES = ("relative", "dimension")
 
 
@@ -93,14 +94,32 @@ def token_mask(batch: Batch, which: str) -> Tensor:
         which: "answer": every answer token, and the last prompt token, at which the first answer token is
             predicted; "prompt": all other tokens (the picture, the name, the question); "all": both.
     """
-    if which not in FORGET_TOKENS:
-        raise ValueError(f"forget_tokens {which!r} is not one of {FORGET_TOKENS}")
+    if which not in MASKS:
+        raise ValueError(f"a mask of tokens {which!r} is not one of {MASKS}")
     real = batch["attention_mask"].bool()
     if which == "all":
         return real
     answer = batch["labels"] != IGNORED
     answer[:, :-1] |= answer[:, 1:].clone()
     return real & (answer if which == "answer" else ~answer)
+
+
+def token_weights(batch: Batch, which: str) -> Tensor:
+    """What each token counts in a mean over tokens: float32 (batch, tokens), 0 where it does not count.
+
+    Args:
+        batch: encoded with answers.
+        which: a choice of `token_mask`, all its tokens alike; or "onset": its "answer", the tokens at which answers begin
+            (where the first answer token is predicted) counting as much as all of these together. Whether anything is said
+            is decided there, and an answer that opens with a name copies it from the question.
+    """
+    if which not in FORGET_TOKENS:
+        raise ValueError(f"forget_tokens {which!r} is not one of {FORGET_TOKENS}")
+    if which != "onset":
+        return token_mask(batch, which).float()
+    answer = token_mask(batch, "answer")
+    begins = answer & (answer.cumsum(1) == 1)
+    return answer / answer.sum() + begins / begins.sum()
 
 
 def random_direction(hidden: int, seed: Sequence[int], rows: int = 1) -> Tensor:
@@ -164,19 +183,23 @@ def steering_target(frozen: Tensor, scale: float, direction: Tensor) -> Tensor:
     return scale * frozen.float().norm(dim=-1, keepdim=True) * direction.to(frozen.device)
 
 
-def distance(state: Tensor, target: Tensor, frozen: Tensor, mask: Tensor, kind: str = "relative") -> Tensor:
-    """Mean over the masked tokens of ||state - target||^2 / (||frozen||^2, or hidden): a float32 scalar.
+def distance(
+    state: Tensor, target: Tensor, frozen: Tensor, weights: Tensor, kind: str = "relative"
+) -> Tensor:
+    """Weighted mean over tokens of ||state - target||^2 / (||frozen||^2, or hidden): a float32 scalar.
 
     Args:
         state, target, frozen: (batch, tokens, hidden).
-        mask: bool (batch, tokens), at least one token.
+        weights: float32 (batch, tokens), from `token_weights`, or a mask: bool, at least one token.
         kind: "relative" or "dimension".
     """
     if kind not in DISTANCES:
         raise ValueError(f"distance {kind!r} is not one of {DISTANCES}")
+    chosen = weights > 0
     state, target, frozen = (
-        tensor[mask].float() for tensor in (state, target, frozen)
+        tensor[chosen].float() for tensor in (state, target, frozen)
     )  # (chosen tokens, hidden)
     squared = (state - target).square().sum(-1)
     unit = frozen.square().sum(-1).clamp_min(1e-12) if kind == "relative" else frozen.shape[-1]
-    return (squared / unit).mean()
+    weights = weights[chosen].float()
+    return (squared / unit * weights).sum() / weights.sum()

@@ -22,6 +22,7 @@ from mipnb.steering import (
     random_direction,
     steering_target,
     token_mask,
+    token_weights,
 )
 
 
@@ -94,8 +95,8 @@ def _forget_loss(layer: nn.Module, config: EditConfig):
     def loss(model: nn.Module, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
         """L_f of each sample, weighted: float32 (batch,)."""
         frozen, target = reference.unbind(1)
-        mask = token_mask(batch, config.forget_tokens)
-        found = _distances(hidden_state(model, batch, layer), target, frozen, mask, config.distance)
+        weights = token_weights(batch, config.forget_tokens)
+        found = _distances(hidden_state(model, batch, layer), target, frozen, weights, config.distance)
         return config.forget_weight * found
 
     return loss
@@ -115,8 +116,8 @@ def _retain_loss(layer: nn.Module, config: EditConfig, share: float):
     return loss
 
 
-def _distances(state: Tensor, target: Tensor, frozen: Tensor, mask: Tensor, kind: str) -> Tensor:
-    """`steering.distance` divided among the samples, so that their mean is the mean over all masked tokens: (samples,)."""
+def _distances(state: Tensor, target: Tensor, frozen: Tensor, weights: Tensor, kind: str) -> Tensor:
+    """`steering.distance` divided among the samples, so that their mean is the mean over all tokens that count: (samples,)."""
     squared = (state.float() - target).square().sum(-1)  # (samples, tokens)
     unit = frozen.square().sum(-1).clamp_min(1e-12) if kind == "relative" else frozen.shape[-1]
-    return (squared / unit * mask).sum(-1) * len(mask) / mask.sum()
+    return (squared / unit * weights).sum(-1) * len(weights) / weights.sum()

@@ -17,7 +17,7 @@ from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, pools
 from mipnb.precision import mixed_precision
 from mipnb.rmisu import EditConfig, optimiser, retain_pass, unanswered
-from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, token_mask
+from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, token_mask, token_weights
 
 TEXT_NEURONS, VISION_NEURONS = ((1, 4, 20), (0, 2), (5,)), ((3, 7), (0, 19))
 CONFIG = EditConfig(n_steps=4, learning_rate=1e-2)
@@ -165,8 +165,29 @@ def test_token_masks_split_the_real_tokens():
     assert token_mask(batch, "answer").long().tolist() == answer
     both = token_mask(batch, "answer").long() + token_mask(batch, "prompt").long()
     assert both.tolist() == batch["attention_mask"].tolist() == token_mask(batch, "all").long().tolist()
-    with pytest.raises(ValueError, match="forget_tokens"):
+    with pytest.raises(ValueError, match="'last' is not one of"):
         token_mask(batch, "last")
+
+
+def test_at_the_onset_an_answers_beginning_counts_as_much_as_the_whole_of_it():
+    batch = tiny_batch(1, pictured=False, size=2, tokens=6)  # its tokens: 2 to 5 of the first sample, 1 to 4 of the second
+    weights = token_weights(batch, "onset")
+    each, begins = 1 / 8, 1 / 2
+    wanted = [
+        [0, 0, each + begins, each, each, each],
+        [0, each + begins, each, each, each, 0],
+    ]
+    torch.testing.assert_close(weights, torch.tensor(wanted))
+    assert token_weights(batch, "prompt").tolist() == token_mask(batch, "prompt").float().tolist()
+    with pytest.raises(ValueError, match="forget_tokens 'last'"):
+        token_weights(batch, "last")
+
+
+def test_a_distance_weighs_its_tokens():
+    state, target = torch.tensor([[[3.0, 4.0], [1.0, 1.0], [9.0, 9.0]]]), torch.zeros(1, 3, 2)
+    frozen = torch.tensor([[[1.0, 2.0], [0.0, 1.0], [1.0, 1.0]]])
+    weights = torch.tensor([[3.0, 1.0, 0.0]])
+    assert distance(state, target, frozen, weights).item() == pytest.approx((3 * 25 / 5 + 2 / 1) / 4)
 
 
 @pytest.mark.parametrize("pictured", [False, True])
