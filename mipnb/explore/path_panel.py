@@ -24,12 +24,18 @@ def located_people(opened: Opened, modality: str) -> list[tuple[str, str]]:
 
 
 def located_questions(opened: Opened, person: str, modality: str) -> list[tuple[str, str]]:
-    """A person's located questions of a modality: (prompt, name of the question)."""
-    return [
+    """A person's located questions of a modality: (prompt, name of the question); one asked of several pictures is numbered."""
+    found = [
         (question.prompt, name)
         for group in GROUPS
         for name, question in opened.asked[group, modality].items()
         if question.person_id == person
+    ]
+    prompts = [prompt for prompt, _ in found]
+    before = [prompts[:index].count(prompt) for index, prompt in enumerate(prompts)]
+    return [
+        (f"{prompt} ({count + 1})" if count else prompt, name)
+        for (prompt, name), count in zip(found, before, strict=True)
     ]
 
 

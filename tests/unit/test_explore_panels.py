@@ -2,12 +2,15 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import ipywidgets as widgets
 import pytest
 
+from mipnb.benchmarks import Question
 from mipnb.explore import opened
 from mipnb.explore.panels import path_explorer
+from mipnb.explore.path_panel import located_questions
 from mipnb.explore.work import Panel, Work, slip
 from mipnb.progress import quiet, silent
 
@@ -98,3 +101,13 @@ def test_without_a_front_end_a_panel_is_a_sentence():
     shown = Some()._repr_mimebundle_()["text/plain"]
     assert shown.startswith("The path explorer is shown in JupyterLab")
     assert shown.endswith(".")
+
+
+def test_a_question_asked_of_several_pictures_is_numbered():
+    def asked(person, prompt):
+        return Question(person, "VGEN", prompt, "Ann", image=b"")
+
+    forget = {"a": asked("1", "Who?"), "b": asked("2", "Who?"), "c": asked("1", "Where?"), "d": asked("1", "Who?")}
+    opened = SimpleNamespace(asked={("forget", "image_text"): forget, ("retain", "image_text"): {}})
+    found = located_questions(opened, "1", "image_text")
+    assert found == [("Who?", "a"), ("Where?", "c"), ("Who? (2)", "d")]
