@@ -170,7 +170,9 @@ def test_token_masks_split_the_real_tokens():
 
 
 def test_at_the_onset_an_answers_beginning_counts_as_much_as_the_whole_of_it():
-    batch = tiny_batch(1, pictured=False, size=2, tokens=6)  # its tokens: 2 to 5 of the first sample, 1 to 4 of the second
+    batch = tiny_batch(
+        1, pictured=False, size=2, tokens=6
+    )  # its tokens: 2 to 5 of the first sample, 1 to 4 of the second
     weights = token_weights(batch, "onset")
     each, begins = 1 / 8, 1 / 2
     wanted = [

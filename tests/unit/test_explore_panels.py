@@ -107,7 +107,12 @@ def test_a_question_asked_of_several_pictures_is_numbered():
     def asked(person, prompt):
         return Question(person, "VGEN", prompt, "Ann", image=b"")
 
-    forget = {"a": asked("1", "Who?"), "b": asked("2", "Who?"), "c": asked("1", "Where?"), "d": asked("1", "Who?")}
+    forget = {
+        "a": asked("1", "Who?"),
+        "b": asked("2", "Who?"),
+        "c": asked("1", "Where?"),
+        "d": asked("1", "Who?"),
+    }
     opened = SimpleNamespace(asked={("forget", "image_text"): forget, ("retain", "image_text"): {}})
     found = located_questions(opened, "1", "image_text")
     assert found == [("Who?", "a"), ("Where?", "c"), ("Who? (2)", "d")]
