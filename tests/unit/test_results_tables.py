@@ -246,15 +246,15 @@ def test_one_setting_moves_at_a_time_and_never_to_its_default():
         changed = set(one.changes)
         assert changed == ({"text_top_k", "vision_top_k"} if one.parameter == "top_k" else {one.parameter})
     both = next(one for one in found if one.value == 24 and one.parameter == "top_k")
-    assert both.changes == {"text_top_k": 24, "vision_top_k": 6}
+    assert both.changes == {"text_top_k": 24, "vision_top_k": 3}
 
 
 def test_values_stay_within_the_model_and_above_zero():
     found = sensitivity.variations(
-        Params(edit_steps=1, n_steps=1, layer_index=0), {"text": 60, "vision": 13}, 1
+        Params(edit_steps=1, n_steps=1, layer_index=0), {"text": 60, "vision": 7}, 1
     )
     assert max(one.changes["text_top_k"] for one in found if one.parameter == "top_k") == 60
-    assert max(one.changes["vision_top_k"] for one in found if one.parameter == "top_k") == 13
+    assert max(one.changes["vision_top_k"] for one in found if one.parameter == "top_k") == 7
     assert [one.value for one in found if one.parameter == "edit_steps"] == [2]
     assert not [one for one in found if one.parameter == "layer_index"]
 
