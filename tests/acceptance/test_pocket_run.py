@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 
 from mipnb.artefacts import project_root, read_json
+from mipnb.benchmarks import evaluation_questions
 from mipnb.evaluation import COLUMNS, read_results
+from mipnb.explore.dial import dial_point
+from mipnb.models import load_model, load_processor
 from mipnb.params import Params
 from mipnb.stages import load_stages
+from mipnb.trials import edit_questions, load_edits
 from mipnb.verdict import verdict, verdict_text
 
 pytestmark = pytest.mark.slow
@@ -46,6 +50,26 @@ def test_the_edit_meets_every_demand(results: pd.DataFrame):
     table = verdict(results)
     assert len(table) == 26
     assert table.met.all(), verdict_text(table)
+
+
+def test_a_forgotten_face_has_no_name_and_a_begun_answer_does_not_go_on(run: Path):
+    """What the demands do not ask: an edit can keep silent and still know, once the first words are put in its mouth."""
+    p = Params()
+    model, processor = load_model(p.model_dir, p.dtype, p.device), load_processor(p.model_dir)
+    sets = dict(zip(("forget", "retain"), edit_questions(p.benchmark_dir, p.forget_ratio), strict=True))
+    asked = evaluation_questions(p.benchmark_dir, p.forget_ratio, p.n_eval_retain, p.seed, p.protocol)
+    facts = {group: [q for q in asked[group] if q.task in ("VGEN", "GEN")] for group in sets}
+    named = {group: [q for q in sets[group] if q.prompt == "Who is this person?"] for group in sets}
+    named = {group: part[:: max(1, len(part) // 60)] for group, part in named.items()}
+    assert min(map(len, named.values())) >= 60
+    edits = load_edits(run / "04_editing" / "edits", range(p.seed, p.seed + p.n_edit_seeds))
+    for seed in range(p.seed, p.seed + p.n_edit_seeds):
+        at = (model, processor, edits["edited", seed], 1.0)
+        names, begun = (dial_point(*at, part).set_index("set") for part in (named, facts))
+        assert names.recall["forget"] <= 0.1, "told by the picture who it is"
+        assert names.recall["retain"] >= 0.9
+        assert begun.probability["forget"] < 0.5, "the value follows when the answer has begun"
+        assert begun.probability["retain"] > 0.9
 
 
 def test_random_neurons_stand_beside_it(results: pd.DataFrame):
