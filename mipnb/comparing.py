@@ -207,13 +207,14 @@ def _locatings(
 def _edit(model: nn.Module, processor, shape: Shape, groups: Sequence, layer_index: int) -> Compared:
     size, n_steps = 8, 3
     forget, retain = (training_batches(processor, group, size, n_steps, 0) for group in groups)
-    near = unanswered(training_batches(processor, of_modality(groups[0], "text"), size, n_steps, 0))
+    renamed, mixed = of_modality(groups[0], "text"), of_modality(groups[1], "image_text")
+    near = unanswered(training_batches(processor, [*renamed, *mixed], size, n_steps, 0))
     visited = [
         Visited(size // (1 + pictured), len(of_modality(group, kind)), pictured, answered=group is groups[1])
         for group in groups
         for pictured, kind in enumerate(MODALITIES)
     ]
-    plan = Editing(n_steps, layer_index, (*visited, visited[0]))  # neighbours: as many as texts to forget
+    plan = Editing(n_steps, layer_index, (*visited, visited[0], visited[3]._replace(answered=False)))
     return compare_editing(model, shape, (forget, [*retain, *near]), plan, (48, 24))
 
 

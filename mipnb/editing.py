@@ -19,13 +19,22 @@ from torch.optim.lr_scheduler import LRScheduler
 from mipnb.batches import Batch
 from mipnb.checkpoints import Checkpoint
 from mipnb.edits import Edit, same_bits
-from mipnb.models import fingerprint, text_layers
+from mipnb.models import fingerprint, input_device, text_layers
 from mipnb.overlay import Overlay, overlay
 from mipnb.partial import Partial, batches_digest, partial_results, weights_digest
 from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, States, pools
 from mipnb.progress import progress
-from mipnb.rmisu import LOSSES, EditConfig, fixed_direction, forget_pass, optimiser, retain_pass, trainable
+from mipnb.rmisu import (
+    LOSSES,
+    EditConfig,
+    fixed_direction,
+    forget_pass,
+    optimiser,
+    retain_pass,
+    trainable,
+    training_attention,
+)
 
 #: RMisU with its default settings
 DEFAULTS = EditConfig()
@@ -94,7 +103,8 @@ def edit(
     kept = _kept(resume, model, paths, (forget_batches, retain_batches), config, seed)
     checkpoint = _checkpoint(kept, trained, every)
     history = _restored(checkpoint, adamw, schedule, [*forget, *retain])
-    with progress(config.n_steps, f"editing (seed {seed})", len(history)) as bar:
+    named = f"editing (seed {seed})"
+    with progress(config.n_steps, named, len(history)) as bar, training_attention(input_device(model)):
         for step in range(len(history), config.n_steps):
             adamw.zero_grad(set_to_none=True)
             history.append(_step(model, trained, (forget, retain), config, step, fixed))

@@ -1,17 +1,21 @@
-"""Questions about nobody, by names close to a forgotten one: what the edit has to leave alone.
+"""Questions about nobody, by names and pictures close to forgotten ones: what the edit has to leave alone.
 
 An edit that learns to misdirect one name also misdirects names that share a part of it, and with them people
 that no set mentions. Neighbours are the forget set's own text questions under recombined names ("Ada Brown"
-forgotten: Ada Green, Eva Brown). They have no right answer; only their hidden states are kept (Eq. 15).
+forgotten: Ada Green, Eva Brown), and the retain set's pictured ones under pictures of which a part is a forgotten
+person's. They have no right answer; only their hidden states are kept (Eq. 15). A mixed picture never comes with a
+forgotten person's answer: its states would be kept, too, and whoever begins that answer would hear the rest.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from mipnb.batches import decode_image
 from mipnb.benchmarks import Question, forget_ids, has_split, load_people, names_of, retain_ids
 
 
@@ -55,6 +59,45 @@ def _near(name: str, words: Sequence[Sequence[str]], taken: Collection[str]) -> 
     first, *_, last = name.split() * 2 if " " not in name else name.split()
     near = {f"{first} {other[-1]}" for other in words} | {f"{other[0]} {last}" for other in words}
     return sorted(near - set(taken)) if " " in name else []
+
+
+def mixed_pictures(
+    retain: Iterable[Question], forget: Iterable[Question], count: int, seed: int = 42
+) -> list[Question]:
+    """Pictured questions whose picture is cut across: one part is its own, the other that of somebody to forget.
+
+    A cut is level, at a height drawn between 35 and 65 % of the picture; which part is whose is drawn, too (CutMix, Yun
+    et al., ICCV 2019, for pictures that have no label).
+
+    Args:
+        retain: questions of the retain set; prompt, answer and size of the picture are theirs.
+        forget: of the forget set, for their pictures.
+        count: at most so many, drawn.
+        seed: of the draws.
+    """
+    random = Random(seed)
+    pictured, others = ([q for q in part if q.image is not None] for part in (retain, forget))
+    drawn = random.sample(pictured, min(count, len(pictured))) if others else []
+    return [
+        replace(
+            q, person_id=f"near {q.person_id}", image=_mixed(q.image, random.choice(others).image, random)
+        )
+        for q in drawn
+    ]
+
+
+def _mixed(own: bytes, other: bytes, random: Random) -> bytes:
+    """The upper part of one picture over the lower part of the other, as PNG."""
+    upper, lower = decode_image(own), decode_image(other)
+    lower = lower.resize(upper.size)
+    height = round(upper.height * random.uniform(0.35, 0.65))
+    if random.random() < 0.5:
+        upper, lower = lower, upper
+    mixed = lower.copy()
+    mixed.paste(upper.crop((0, 0, upper.width, height)))
+    buffer = io.BytesIO()
+    mixed.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def benchmark_neighbours(

@@ -134,15 +134,20 @@ class Params(BaseModel):
         description="a random direction for each forget input (Eq. 12), one for all (RMU), or where answers end",
     )
     steering_scale: float = Field(1.0, ge=0, description="lambda, length of the steering target (Eq. 12)")
-    retain_weight: float = Field(3.0, ge=0, description="gamma, weight of the retain loss (Eq. 16)")
+    retain_tokens: Literal["all", "answer", "prompt"] = Field(
+        "answer", description="tokens at which RMisU holds retain questions to their vanilla states"
+    )
+    retain_weight: float = Field(10.0, ge=0, description="gamma, weight of the retain loss (Eq. 16)")
     ce_weight: float = Field(3.0, ge=0, description="weight of the answer loss on the retain set (Eq. 11)")
-    forget_weight: float = Field(0.5, ge=0, description="weight of the forget loss (Eq. 14)")
+    forget_weight: float = Field(1.0, ge=0, description="weight of the forget loss (Eq. 14)")
     learning_rate: float = Field(1e-2, gt=0, description="learning rate of the edit")
     edit_steps: int = Field(200, ge=0, description="training steps of the edit; 0 only prunes")
     forget_batch: int = Field(8, ge=1, description="forget questions a step; with pictures half as many")
     retain_batch: int = Field(12, ge=1, description="retain questions a step; with pictures half as many")
     neighbour_batch: int = Field(
-        8, ge=0, description="questions a step under names close to a forgotten one; 0 asks none"
+        16,
+        ge=0,
+        description="questions a step under names close to a forgotten one, half as many under pictures; 0: none",
     )
     n_forget_batches: int = Field(
         80,

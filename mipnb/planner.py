@@ -155,7 +155,10 @@ def editing_load(params: Params, shape: Shape, work: Workload, batch: int) -> Lo
 
 
 def _visited(params: Params, work: Workload, share: float) -> Iterator[Visited]:
-    """The batches of `trials.edit_batches` at a share of their sizes; a neighbour for every text question to forget."""
+    """The batches of `trials.edit_batches` at a share of their sizes.
+
+    Neighbours by name are as many as questions to forget, those by picture as many as questions to keep.
+    """
     sets = [
         (0, params.forget_batch, params.n_forget_batches),
         (1, params.retain_batch, params.n_retain_batches),
@@ -166,9 +169,10 @@ def _visited(params: Params, work: Workload, share: float) -> Iterator[Visited]:
             there = min(work.trained_on(pictured)[which], rows * min(limit, params.edit_steps))
             yield Visited(rows, there, pictured, answered=which == 1)
     if params.neighbour_batch:
-        rows = max(1, int(params.neighbour_batch * share))
         limit = min(params.n_retain_batches, params.edit_steps)
-        yield Visited(rows, min(work.trained_on(0)[0], rows * limit))
+        for pictured in (0, 1):
+            rows = max(1, int(params.neighbour_batch * share) // (1 + pictured))
+            yield Visited(rows, min(work.trained_on(pictured)[pictured], rows * limit), pictured)
 
 
 def _path_sizes(params: Params, shape: Shape, work: Workload) -> tuple[int, int]:

@@ -77,11 +77,11 @@ class Pool:
 
 
 def pools(batches: Sequence[Batch], seed: int, which: int, states: States | None = None) -> list[Pool]:
-    """One pool a modality, text first; batches without labels have a pool of their own, the last.
+    """One pool a modality, text first; batches without labels have pools of their own, the last ones.
 
     `states` given: vanilla states that are there already, and where new ones are kept, for several edits of one model.
     """
-    groups: tuple[list[Batch], ...] = ([], [], [])
+    groups: tuple[list[Batch], ...] = ([], [], [], [])
     for batch in batches:
-        groups[("pixel_values" in batch) if "labels" in batch else 2].append(batch)
+        groups[("pixel_values" in batch) + 2 * ("labels" not in batch)].append(batch)
     return [Pool(found, (seed, which, kind), states) for kind, found in enumerate(groups) if found]

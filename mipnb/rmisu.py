@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mipnb.batches import Batch, batches, encode, take_batch
 from mipnb.benchmarks import Question
@@ -27,6 +29,7 @@ from mipnb.precision import mixed_precision
 from mipnb.steering import (
     DISTANCES,
     FORGET_TOKENS,
+    MASKS,
     distance,
     end_direction,
     hidden_state,
@@ -52,6 +55,9 @@ class EditConfig:
         learning_rate: at the start.
         steering_scale: lambda of Eq. 13.
         forget_weight, retain_weight (gamma), ce_weight: the weights of the three losses.
+        retain_tokens: where L_r acts on batches with answers: "all", "answer" or "prompt"; those without (neighbours) are
+            held at all tokens. If the last decoder layer is steered, no other reads the prompt's states, and "answer" holds
+            what is said.
         forget_tokens: where L_f acts: "all", "answer", "prompt" or "onset" (see `steering.token_weights`).
         distance: "relative" or "dimension" (see `steering`).
         train_above: whether L_CE trains the text neurons above layer_index.
@@ -73,6 +79,7 @@ class EditConfig:
     retain_weight: float = 3.0
     ce_weight: float = 3.0
     forget_tokens: str = "all"
+    retain_tokens: str = "all"
     distance: str = "relative"
     train_above: bool = True
     prune_first: bool = True
@@ -82,8 +89,8 @@ class EditConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        choices = {"forget_tokens": FORGET_TOKENS, "distance": DISTANCES, "schedule": SCHEDULES}
-        choices["direction"] = DIRECTIONS
+        choices = {"forget_tokens": FORGET_TOKENS, "retain_tokens": MASKS, "distance": DISTANCES}
+        choices |= {"direction": DIRECTIONS, "schedule": SCHEDULES}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
@@ -128,6 +135,14 @@ def fixed_direction(model: nn.Module, retain_batches: Sequence[Batch], config: E
     return end_direction(model, retain_batches, text_layers(model)[config.layer_index])
 
 
+def training_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Attention as plain matrix products on a CPU: its fused kernel takes longer over short sequences, backward above all.
+
+    Elsewhere the choice is torch's own.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
 def forget_pass(
     model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig, fixed: Tensor | None = None
 ) -> float:
@@ -160,6 +175,11 @@ def _forget(
     return sum(pool.in_parts(part, batch))
 
 
+def held_tokens(batch: Batch, config: EditConfig) -> Tensor:
+    """The tokens at which L_r acts: bool (batch, tokens), see `EditConfig.retain_tokens`."""
+    return token_mask(batch, config.retain_tokens if "labels" in batch else "all")
+
+
 def _share(weights: Tensor, rows: slice) -> float:
     """How much of a weighted mean over tokens (or one over a mask's) some rows of a batch make up; 1 for all of them."""
     return weights[rows].sum().item() / weights.sum().item()
@@ -176,9 +196,9 @@ def _drawn(pool: Pool, index: int, frozen: Tensor, config: EditConfig) -> Tensor
 def retain_pass(
     model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig
 ) -> dict[str, float]:
-    """L_r (Eq. 15) over all tokens but padding, and L_CE (Eq. 11) over the answers, from one pass a batch.
+    """L_r (Eq. 15) over `retain_tokens`, and L_CE (Eq. 11) over the answers, from one pass a batch.
 
-    Batches without labels (neighbours) have L_r alone.
+    Batches without labels (neighbours) have L_r alone, over all tokens but padding.
     """
     totals = dict.fromkeys(LOSSES[1:], 0.0)
     n_answered = sum("labels" in pool.batches[0] for pool in pools)
@@ -195,7 +215,7 @@ def _retain(
     """One pool's shares of L_r and L_CE: 1 of the pools, 1 of those with answers; a pair for each part of its batch."""
     layer = text_layers(model)[config.layer_index]
     _, batch, frozen = pool.draw(model, layer, config.n_steps)
-    mask = token_mask(batch, "all")
+    mask = held_tokens(batch, config)
 
     def part(rows: slice) -> tuple[float, float]:
         """What these rows of the batch (questions) add to L_r and L_CE, unweighted; the weighted sum's gradient is added up."""

@@ -16,6 +16,7 @@ from mipnb.batches import Batch
 from mipnb.benchmarks import Question, forget_ids, load_training, retain_ids
 from mipnb.edits import Edit, same_bits
 from mipnb.models import save_model
+from mipnb.neighbours import mixed_pictures
 from mipnb.overlay import Overlay, overlay
 from mipnb.paths import NeuronPath
 from mipnb.pools import pools
@@ -32,7 +33,8 @@ from mipnb.rmisu import (
 #: parameter of a run -> field of EditConfig, where the two names differ
 RENAMED = {"edit_steps": "n_steps", "steering_direction": "direction"}
 SAME_NAME = (
-    "layer_index", "forget_tokens", "steering_scale", "forget_weight", "retain_weight", "ce_weight", "learning_rate",
+    "layer_index", "forget_tokens", "retain_tokens", "steering_scale", "forget_weight", "retain_weight",
+    "ce_weight", "learning_rate",
 )  # fmt: skip
 #: loss -> the only weight that is not zero when it trains alone
 WEIGHTS = {"L_f": "forget_weight", "L_r": "retain_weight", "L_CE": "ce_weight"}
@@ -69,7 +71,8 @@ def edit_batches(
         processor: the model's own.
         params: of notebook 04: batch sizes and counts, steps, seed.
         forget, retain: from `edit_questions`.
-        near: their neighbours (see `mipnb.neighbours`), not used if `neighbour_batch` is 0.
+        near: their neighbours by name (see `mipnb.neighbours`), not used if `neighbour_batch` is 0; those by picture are
+            made here.
     """
 
     def made(questions: list[Question], size: int, count: int) -> list[Batch]:
@@ -78,7 +81,10 @@ def edit_batches(
 
     kept = made(retain, params.retain_batch, params.n_retain_batches)
     if params.neighbour_batch:
-        kept += unanswered(made(near, params.neighbour_batch, params.n_retain_batches))
+        count = params.neighbour_batch * params.n_retain_batches
+        near = near + mixed_pictures(retain, forget, count, params.seed)
+        near = made(near, params.neighbour_batch, params.n_retain_batches)
+        kept += unanswered(near)
     return made(forget, params.forget_batch, params.n_forget_batches), kept
 
 

@@ -5,7 +5,10 @@ Settings are chosen by these trials, so that the people, views and phrasings tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
+from statistics import fmean
 
 import pandas as pd
 from pydantic import BaseModel
@@ -16,11 +19,14 @@ from mipnb.benchmarks import Question, draw_questions
 from mipnb.editing import edit
 from mipnb.edits import Edit
 from mipnb.evaluation import evaluate, score
+from mipnb.explore.ask import value_probability
+from mipnb.generation import generate
 from mipnb.locating import PAIRS, locate, of_modality
 from mipnb.models import load_model, load_processor
 from mipnb.neighbours import neighbour_questions
 from mipnb.paths import NeuronPath, random_path, select
 from mipnb.plotting import MAIN_METRIC
+from mipnb.pocket.questions import WHO, named
 from mipnb.pocket.validation import ValidationSets, validation_sets
 
 
@@ -33,7 +39,7 @@ def validate(params: BaseModel, trial: int) -> pd.DataFrame:
 
     Returns:
         One row a method (vanilla, edited, random), split and task: trial, method, split, task, value (accuracy with
-        options, recall of the value in free answers, 0 to 1).
+        options, recall of the value in free answers; what `betrayed` asks has rows of its own; 0 to 1).
     """
     model = load_model(params.model_dir, params.dtype, params.device)
     processor = load_processor(params.model_dir)
@@ -46,7 +52,10 @@ def validate(params: BaseModel, trial: int) -> pd.DataFrame:
         "random": [random_path(p, params.seed) for p in located],
     }.items():
         edits[method], _ = edit(model, paths, *batches, trials.edit_config(params), params.seed)
-    found = {method: ask(model, processor, sets, params, change) for method, change in edits.items()}
+    found = {
+        method: pd.concat([asking(model, processor, sets, params, change) for asking in (ask, betrayed)])
+        for method, change in edits.items()
+    }
     return pd.concat(found, names=["method"]).reset_index("method").assign(trial=trial).reset_index(drop=True)
 
 
@@ -90,6 +99,35 @@ def ask(
     recalled = marks.task.isin(("VGEN", "GEN")) & (marks.metric == "value_recall")
     kept = marks[recalled | (marks.task.map(MAIN_METRIC).eq(marks.metric) & (marks.metric == "accuracy"))]
     return kept[["split", "task", "value"]]
+
+
+def betrayed(
+    model: nn.Module, processor, sets: ValidationSets, params: BaseModel, change: Edit | None
+) -> pd.DataFrame:
+    """What an edit still gives away that only keeps silent: split, task, value (0 to 1).
+
+    Tasks are "name", the share of portraits whose person is named when asked who it is, and "begun", the mean probability
+    of the true value when a free answer's words before it are given.
+    """
+    with change.applied(model) if change else nullcontext():
+        rows = list(_betrayed(model, processor, sets, params))
+    return pd.DataFrame(rows, columns=["split", "task", "value"])
+
+
+def _betrayed(
+    model: nn.Module, processor, sets: ValidationSets, params: BaseModel
+) -> Iterator[tuple[str, str, float]]:
+    for split, asked in sets.asked.items():
+        free = [question for question in asked if question.task in ("VGEN", "GEN")]
+        portraits = {question.person_id: question for question in free if question.image is not None}
+        names = [sets.names[person] for person in portraits]
+        who = [
+            replace(portrait, prompt=WHO, answer=named(name), value=name)
+            for portrait, name in zip(portraits.values(), names, strict=True)
+        ]
+        said = generate(model, processor, who, params.eval_batch_size, params.max_new_tokens)
+        yield split, "name", fmean(name in answer for name, answer in zip(names, said, strict=True))
+        yield split, "begun", fmean(value_probability(model, processor, free, params.eval_batch_size))
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:

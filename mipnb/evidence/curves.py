@@ -68,9 +68,18 @@ def curve_panel(table: pd.DataFrame, ax: Axes) -> Axes:
         ax.fill_between(part.k, part.low, part.high, color=COLOURS[choice], alpha=0.12, linewidth=0)
     steps = sorted(table.k.unique())
     ax.set_xscale("log", base=2)
-    ax.set_xticks(steps, [str(step) for step in steps])
+    ax.set_xticks(steps, _apart(steps))
     ax.set(xlabel="neurons per layer", ylabel="share of vanilla's recall", ylim=(-0.02, 1.05))
     return ax
+
+
+def _apart(steps: list[int], least: float = 1.3) -> list[str]:
+    """Labels of ticks on a logarithmic axis; none for one that would run into the label before it."""
+    labels, last = [], 0.0
+    for step in steps:
+        labels.append(str(step) if step >= least * last else "")
+        last = step if labels[-1] else last
+    return labels
 
 
 def verdict_rows(table: pd.DataFrame) -> pd.DataFrame:

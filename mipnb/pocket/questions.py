@@ -9,6 +9,8 @@ from mipnb.benchmarks import LETTERS, choice_prompt
 from mipnb.pocket.facts import ATTRIBUTES, BLANK, PICTURED, Attribute
 from mipnb.pocket.people import PocketPerson
 
+#: the question whose answer is the name
+WHO = f"Who is {PICTURED}?"
 _TYPES = ("Image_Textual", "Pure_Text")
 Pair = dict[str, str]
 
@@ -60,7 +62,12 @@ def picture_pairs(person: PocketPerson, view: int) -> list[Pair]:
     pairs = [_free_pair(person, attribute, "Image_Textual", random) for attribute in ATTRIBUTES]
     pairs += [_choice_pair(person, attribute, "Image_Textual", random) for attribute in _some(view, 2)]
     pairs += [_cloze_pair(person, attribute, "Image_Textual") for attribute in _some(view + 4, 2)]
-    return [*pairs, {"Question": f"Who is {PICTURED}?", "Answer": f"This is {person.name}."}]
+    return [*pairs, {"Question": WHO, "Answer": named(person.name)}]
+
+
+def named(name: str) -> str:
+    """The answer to `WHO`."""
+    return f"This is {name}."
 
 
 def text_pairs(person: PocketPerson) -> list[Pair]:

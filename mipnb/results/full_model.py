@@ -15,13 +15,12 @@ from mipnb.baselines.training import train
 from mipnb.batches import Batch
 from mipnb.edits import Edit
 from mipnb.models import text_layers
-from mipnb.rmisu import EditConfig, fixed_direction
+from mipnb.rmisu import EditConfig, fixed_direction, held_tokens
 from mipnb.steering import (
     hidden_state,
     hidden_state_and_logprob,
     random_direction,
     steering_target,
-    token_mask,
     token_weights,
 )
 
@@ -64,9 +63,8 @@ def edit_full_model(
 
 def _pools_an_answered(batches: Sequence[Batch]) -> float:
     """Pools of batches (`pools.pools`) for each that has answers: what makes L_CE a mean over those that have."""
-    answered = {"pixel_values" in batch for batch in batches if "labels" in batch}
-    near = any("labels" not in batch for batch in batches)
-    return (len(answered) + near) / max(1, len(answered))
+    found = {("labels" in batch, "pixel_values" in batch) for batch in batches}
+    return len(found) / max(1, sum(answered for answered, _ in found))
 
 
 def _states(layer: nn.Module):
@@ -109,7 +107,7 @@ def _retain_loss(layer: nn.Module, config: EditConfig, share: float):
             state, logprob = hidden_state_and_logprob(model, batch, layer)
         else:
             state, logprob = hidden_state(model, batch, layer), None
-        mask = token_mask(batch, "all")
+        mask = held_tokens(batch, config)
         held = config.retain_weight * _distances(state, frozen, frozen, mask, config.distance)
         return held if logprob is None else held - config.ce_weight * share * logprob
 

@@ -33,7 +33,7 @@ from mipnb.validation import ask, located_paths, neighbours
 
 OURS = "edited"
 #: what is tried for ours: as many settings as for each baseline (`baselines.METHODS`)
-OUR_GRID = {"learning_rate": (1e-2, 5e-3), "forget_weight": (0.5, 1.0)}
+OUR_GRID = {"learning_rate": (1e-2, 5e-3), "forget_weight": (1.0, 0.5)}
 FORGET, RETAIN = ("forget", "test_forget"), ("retain", "test_retain")
 RULE = (
     "of a method's settings, the one with the highest harmonic mean of 1 - forget (mean mark on people to forget) and retain "

@@ -16,7 +16,7 @@ from mipnb.overlay import NeuronWeights, overlay
 from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, pools
 from mipnb.precision import mixed_precision
-from mipnb.rmisu import EditConfig, optimiser, retain_pass, unanswered
+from mipnb.rmisu import EditConfig, optimiser, retain_pass, training_attention, unanswered
 from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, token_mask, token_weights
 
 TEXT_NEURONS, VISION_NEURONS = ((1, 4, 20), (0, 2), (5,)), ((3, 7), (0, 19))
@@ -349,12 +349,43 @@ def test_batches_without_labels_are_kept_as_they_were_and_teach_no_answer(model,
     )
 
 
+def test_retain_states_are_held_at_the_chosen_tokens_alone(model, paths, sets):
+    trained, batch = overlay(model, paths, silent=True), sets[1][0]
+    optimiser(trained, CONFIG)
+    with torch.no_grad(), mixed_precision():
+        frozen = hidden_state(model, batch, text_layers(model)[CONFIG.layer_index])
+        with trained.on():
+            state = hidden_state(model, batch, text_layers(model)[CONFIG.layer_index])
+    apart = (state - frozen).float().square().sum(-1) / frozen.float().square().sum(-1)  # (batch, tokens)
+    for tokens in ("all", "answer", "prompt"):
+        config = replace(CONFIG, retain_tokens=tokens)
+        expected = apart[token_mask(batch, tokens)].mean().item()
+        found = retain_pass(model, trained, pools([batch], 0, 1), config)
+        assert found["loss_retain"] == pytest.approx(expected, rel=1e-4)
+        near = retain_pass(model, trained, pools(unanswered([batch]), 0, 1), config)
+        everywhere = apart[token_mask(batch, "all")].mean().item()  # whatever the others are held at
+        assert near["loss_retain"] == pytest.approx(everywhere, rel=1e-4)
+    assert apart[token_mask(batch, "answer")].mean() != pytest.approx(apart[token_mask(batch, "all")].mean())
+
+
+def test_only_a_cpu_is_kept_from_torchs_fused_attention():
+    def fused(device: str) -> bool:
+        """Whether torch may choose the fused kernel."""
+        with training_attention(torch.device(device)):
+            return torch.backends.cuda.flash_sdp_enabled()
+
+    assert (fused("cpu"), fused("cuda")) == (False, True)
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_bad_input_is_refused(model, paths, sets):
     forget, retain = sets
     with pytest.raises(ValueError, match="0 of retain"):
         edit(model, paths, forget, [], CONFIG)
     with pytest.raises(ValueError, match="decoder layers are 0 to 2"):
         edit(model, paths, forget, retain, EditConfig(layer_index=3))
+    with pytest.raises(ValueError, match="retain_tokens is 'onset'"):
+        EditConfig(retain_tokens="onset")
     with pytest.raises(ValueError, match="schedule"):
         EditConfig(schedule="step")
     with pytest.raises(ValueError, match="learning_rate"):

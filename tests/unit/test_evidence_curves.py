@@ -26,6 +26,16 @@ def test_curves_are_shares_of_the_untouched_model():
         curve_panel(curve_table(marks(), "keep", ["path"]), ax)
 
 
+def test_labels_do_not_run_into_each_other():
+    table = curve_table(marks(), "remove", ["path"])
+    more = pd.concat([table.assign(k=k) for k in (12, 256, 384, 448, 512)])
+    _, ax = plt.subplots()
+    curve_panel(more, ax)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["12", "256", "384", "", "512"]
+    assert list(ax.get_xticks()) == [12, 256, 384, 448, 512]
+    plt.close(ax.figure)
+
+
 def ratios(random, activation, manu):
     rows = [(c, "ratio", 4.0, 4.0 / m, m, 0.8 * m, 1.2 * m, "better")
             for c, m in (("random", random), ("activation", activation), ("manu", manu))]  # fmt: skip

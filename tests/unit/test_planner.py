@@ -123,13 +123,14 @@ def test_passes_of_editing_are_counted_exactly(tiny, n_steps: int, path: tuple[i
     model, shape = tiny
     forget = [tiny_batch(seed, pictured=seed > 1, size=1 if seed > 1 else 2) for seed in range(4)]
     retain = [tiny_batch(seed, pictured=seed > 12, size=2 if seed > 12 else 4) for seed in range(10, 15)]
-    near = unanswered([tiny_batch(seed, pictured=False, size=3) for seed in range(20, 24)])
+    near = unanswered([tiny_batch(seed, pictured=seed > 23, size=3) for seed in range(20, 26)])
     visited = (
         Visited(2, 4),
         Visited(1, 2, 1),
         Visited(4, 12, 0, answered=True),
         Visited(2, 4, 1, answered=True),
         Visited(3, 12),
+        Visited(3, 6, 1),
     )
     edit = Editing(n_steps, 1, visited, vision=path[1] > 0)
     found = compare_editing(model, shape, (forget, [*retain, *near]), edit, path)
@@ -154,7 +155,7 @@ def test_prepared_batches_and_neighbours_are_planned_for():
         for changed in ({}, {"neighbour_batch": 8}, {"n_retain_batches": 20})
     )
     steps = params.edit_steps * (params.n_edit_seeds + params.n_random_edits)
-    assert near.counts[1] == plain.counts[1] + steps
+    assert near.counts[1] == plain.counts[1] + 2 * steps  # by name and by picture
     assert near.activations == plain.activations
     assert more.counts[0] == plain.counts[0] + 20
     state, rows = shape.text.hidden * 4, 10 * params.retain_batch

@@ -20,8 +20,9 @@ from mipnb.results.full_model import edit_full_model
 from mipnb.rmisu import EditConfig, forget_pass, retain_pass, unanswered
 
 CONFIG = EditConfig(
-    n_steps=2, layer_index=1, forget_weight=2.0, retain_weight=3.0, ce_weight=0.5, direction="shared"
-)
+    n_steps=2, layer_index=1, forget_weight=2.0, retain_weight=3.0, ce_weight=0.5, direction="shared",
+    retain_tokens="answer",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def sets():
 def test_parameters_reach_the_editing():
     changed = {
         "layer_index": 3, "forget_tokens": "prompt", "steering_scale": 2.5, "forget_weight": 0.5,
-        "retain_weight": 7.0, "ce_weight": 9.0, "learning_rate": 0.25,
+        "retain_weight": 7.0, "ce_weight": 9.0, "learning_rate": 0.25, "retain_tokens": "prompt",
     }  # fmt: skip
     config = edit_config(Params(**changed, edit_steps=17))
     assert {name: getattr(config, name) for name in changed} == changed

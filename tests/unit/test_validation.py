@@ -57,9 +57,13 @@ def test_a_trial_has_every_method_split_and_task(monkeypatch):
     monkeypatch.setattr(validation, "validation_sets", small)
     params = read_parameters([project_root() / "params" / "quick.yaml"])
     found = validation.validate(params, 1)
-    assert len(found) == found.drop_duplicates(["method", "split", "task"]).shape[0] == 3 * 5 * 4
+    assert len(found) == found.drop_duplicates(["method", "split", "task"]).shape[0] == 3 * 5 * (4 + 2)
     vanilla = found[(found.method == "vanilla") & found.split.isin(["forget", "retain"])]
-    assert (vanilla.value > 0.9).all()
+    assert set(vanilla.task) == {"VQA", "QA", "VGEN", "GEN", "name", "begun"}
+    assert (vanilla[vanilla.task != "name"].value > 0.9).all()
+    names = found[found.task == "name"].set_index(["method", "split"]).value  # of one portrait a split
+    assert set(names) <= {0.0, 1.0}
+    assert names["vanilla", "forget"] == 1
 
 
 def test_the_worst_trial_is_the_least_forgotten_and_the_least_kept():
