@@ -214,7 +214,8 @@ def _edit(model: nn.Module, processor, shape: Shape, groups: Sequence, layer_ind
         for group in groups
         for pictured, kind in enumerate(MODALITIES)
     ]
-    plan = Editing(n_steps, layer_index, (*visited, visited[0], visited[3]._replace(answered=False)))
+    neighbours = visited[0], visited[3]._replace(answered=False)  # of texts to forget, of pictures to keep
+    plan = Editing(n_steps, layer_index, (*visited, *neighbours))
     return compare_editing(model, shape, (forget, [*retain, *near]), plan, (48, 24))
 
 
