@@ -1,16 +1,73 @@
-"""What notebook 05 asks and shows: one unseen view a person, tables of one kind of number, costs of a run."""
+"""What notebook 05 asks, of which model, and how it is shown: one unseen view a person, tables of one kind of number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
+from torch import nn
 
-from mipnb.benchmarks import Question, benchmark_kind
-from mipnb.evaluation import CELL, COUNTS, aggregate, compare
+from mipnb.artefacts import stage_dir, under_root
+from mipnb.benchmarks import Question, benchmark_kind, evaluation_questions
+from mipnb.edits import Edit
+from mipnb.evaluation import CELL, COUNTS, aggregate, compare, evaluate
+from mipnb.likelihood import likelihood_marks
+from mipnb.models import load_model, load_processor, run_model
+from mipnb.params import subset
 from mipnb.plotting import MAIN_METRIC
 from mipnb.task_names import named_tasks
+from mipnb.trials import load_edits
+
+
+@dataclass(frozen=True, eq=False)
+class Asker:
+    """Asks the vanilla model of notebook 05, or an edit of it, here or in a helper (`lanes`).
+
+    Attributes:
+        params: of notebook 05.
+        model, processor: vanilla.
+        asked: split -> questions.
+        edits: (method, seed) -> edit.
+    """
+
+    params: BaseModel
+    model: nn.Module
+    processor: Any
+    asked: Mapping[str, Sequence[Question]]
+    edits: Mapping[tuple[str, int], Edit]
+
+    def __call__(self, which: tuple[str, int]) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+        """The answers (`evaluation.evaluate`); and by protocol "benchmark" also likelihoods, else an empty list.
+
+        Args:
+            which: a key of `edits`, or ("vanilla", seed). Both tables get its two columns: method, seed.
+        """
+        p, labels = self.params, dict(zip(("method", "seed"), which, strict=True))
+        change = self.edits.get(which)
+        with change.applied(self.model) if change else nullcontext():
+            told = []
+            if p.protocol == "benchmark":
+                told.append(likelihood_marks(self.model, self.processor, self.asked).assign(**labels))
+            at = (self.model, self.processor, self.asked, p.eval_batch_size, p.max_new_tokens)
+            return evaluate(*at, resume=stage_dir(p.run_dir, "05_evaluation")).assign(**labels), told
+
+
+def load_asker(values: Mapping[str, Any]) -> Asker:
+    """An asker made from the values of notebook 05's parameters alone, as the notebook makes its own."""
+    p = subset(values)
+    vanilla = run_model(stage_dir(p.run_dir, "01_vanilla_model"))
+    model = load_model(vanilla, p.dtype, p.device, device_map=p.device_map, attention=p.attention)
+    every_view = evaluation_questions(
+        under_root(p.benchmark_dir), p.forget_ratio, p.n_eval_retain, p.seed, p.protocol, p.n_shots
+    )
+    seeds = [p.seed + index for index in range(p.n_edit_seeds)]
+    edits = load_edits(stage_dir(p.run_dir, "04_editing") / "edits", seeds, p.n_random_edits)
+    return Asker(p, model, load_processor(vanilla), one_view_each(every_view, p.benchmark_dir), edits)
 
 
 def first_views(questions: Iterable[Question]) -> list[Question]:

@@ -24,6 +24,7 @@ from mipnb.overlay import Overlay, overlay
 from mipnb.partial import Partial, batches_digest, partial_results, weights_digest
 from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, States, pools
+from mipnb.precision import training_attention
 from mipnb.progress import progress
 from mipnb.rmisu import (
     LOSSES,
@@ -33,7 +34,6 @@ from mipnb.rmisu import (
     optimiser,
     retain_pass,
     trainable,
-    training_attention,
 )
 
 #: RMisU with its default settings

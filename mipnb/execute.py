@@ -19,6 +19,8 @@ from mipnb.progress import LINES
 
 __all__ = ["execute"]
 
+#: what torch keeps of matrix products compiled for the sizes met: of 1024, its default, a third of an edit's memory
+_FEW_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 _MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
 
 
@@ -29,7 +31,9 @@ class ThisPython(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         """The kernel to start, without its own warnings; what the notebook prints is not affected."""
         spec = get_kernel_dict()
-        return KernelSpec(**spec | {"argv": [*spec["argv"], "--log-level=ERROR"], "env": LINES})
+        return KernelSpec(
+            **spec | {"argv": [*spec["argv"], "--log-level=ERROR"], "env": LINES | _FEW_KERNELS}
+        )
 
 
 def execute(notebook: Path, parameters: Mapping[str, Any], folder: Path, working_dir: Path) -> float:

@@ -157,7 +157,7 @@ class Params(BaseModel):
     n_retain_batches: int = Field(
         150, ge=1, description="the same of the retain set; each keeps its vanilla states once visited"
     )
-    n_random_edits: int = Field(2, ge=1, description="how many of the seeds also edit random neurons")
+    n_random_edits: int = Field(1, ge=1, description="how many of the seeds also edit random neurons")
     n_edit_seeds: int = Field(3, ge=1, description="how often the edit is repeated with another seed")
 
     methods: list[str] = Field(
@@ -234,6 +234,11 @@ class Params(BaseModel):
     )
     attention: Literal["", "sdpa", "eager", "flash_attention_2"] = Field(
         "", description="attention implementation; empty: transformers' choice"
+    )
+    processes: int = Field(
+        2,
+        ge=1,
+        description="how many processes share what can be done side by side on a CPU, each with its model",
     )
     gradient_checkpointing: bool = Field(
         False, description="fine-tuning computes activations twice and keeps fewer"

@@ -8,12 +8,13 @@ Weights in bfloat16 are another matter: each of them is a float32 number too, so
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 _AT_ONCE = 2**26  # weights of one layer made float32 at a time: 256 MiB
@@ -26,6 +27,14 @@ def mixed_precision() -> torch.autocast:
     """
     supported = torch.cpu._is_avx512_bf16_supported()
     return torch.autocast("cpu", torch.bfloat16, enabled=supported, cache_enabled=False)
+
+
+def training_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Attention as plain matrix products on a CPU: its fused kernel takes longer over short sequences, backward above all.
+
+    Elsewhere the choice is torch's own.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 @contextmanager

@@ -17,7 +17,10 @@ from mipnb.artefacts import atomic_path, clear_partial, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["finish", "peak_memory_gb", "replace_block", "versions"]
+__all__ = ["HELPER_PEAKS", "finish", "peak_bytes", "peak_memory_gb", "replace_block", "versions"]
+
+#: peak resident memory of helper processes (`mipnb.lanes`), bytes by process number
+HELPER_PEAKS: dict[int, int] = {}
 
 USAGE = "usage.json"
 LAST_USAGE = "usage.last.json"  # the same of the run before, while a notebook is run again
@@ -82,17 +85,25 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory_gb() -> float:
-    """Returns the largest resident memory this process has had, in GB (2^30 bytes), to two decimals."""
-    return round(_peak_bytes() / 2**30, 2)
+    """Returns the largest resident memory this process has had, and its helpers, in GB (2^30 bytes), to two decimals.
+
+    Peaks are added up, though they need not come at the same time; files that all of them have mapped (libraries) count once.
+    """
+    return round((peak_bytes() + sum(HELPER_PEAKS.values())) / 2**30, 2)
 
 
-def _peak_bytes() -> int:
-    """Returns the peak resident memory in bytes, as the operating system counts it."""
+def peak_bytes(alone: bool = True) -> int:
+    """Returns this process's peak resident memory in bytes, as the operating system counts it.
+
+    Args:
+        alone: False leaves out what it has mapped of files at this moment, where the system tells (Linux).
+    """
+    memory = psutil.Process().memory_info()
+    mapped = 0 if alone else getattr(memory, "shared", 0)
     status = Path("/proc/self/status")
     if status.exists():  # Linux: not ru_maxrss, which a child process inherits from a larger parent
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    memory = psutil.Process().memory_info()
+        return int(line.split()[1]) * 1024 - mapped
     if hasattr(memory, "peak_wset"):  # Windows
         return memory.peak_wset
     import resource

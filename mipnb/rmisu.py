@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mipnb.batches import Batch, batches, encode, take_batch
 from mipnb.benchmarks import Question
@@ -133,14 +131,6 @@ def fixed_direction(model: nn.Module, retain_batches: Sequence[Batch], config: E
     if config.direction != "end":
         return None
     return end_direction(model, retain_batches, text_layers(model)[config.layer_index])
-
-
-def training_attention(device: torch.device) -> AbstractContextManager[None]:
-    """Attention as plain matrix products on a CPU: its fused kernel takes longer over short sequences, backward above all.
-
-    Elsewhere the choice is torch's own.
-    """
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def forget_pass(

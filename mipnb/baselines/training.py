@@ -18,7 +18,7 @@ from mipnb.edits import Edit, WeightSlice
 from mipnb.lora import lora_targets, with_updates
 from mipnb.models import fingerprint, input_device, stored
 from mipnb.pools import Pool, pools
-from mipnb.precision import mixed_precision
+from mipnb.precision import mixed_precision, training_attention
 
 #: name of a weight -> where it may change, bool, of its shape
 Masks = Mapping[str, Tensor]
@@ -54,12 +54,13 @@ def train(
     if not forget[1] or not retain[1]:
         raise ValueError(f"training needs batches of both sets; got {len(forget[1])} and {len(retain[1])}")
     sides = [_Side(term, pools(found, seed, which)) for which, (term, found) in enumerate((forget, retain))]
-    for side in sides:
-        side.remember(model, settings)
-    torch.manual_seed(seed)
     names = _names(model, settings) if names is None else list(names)
-    with changed(model, names, metadata or {}) as made, trainable(model, names, settings) as weights:
-        history = _steps(model, weights, sides, settings, masks)
+    with training_attention(input_device(model)), changed(model, names, metadata or {}) as made:
+        for side in sides:
+            side.remember(model, settings)
+        torch.manual_seed(seed)
+        with trainable(model, names, settings) as weights:
+            history = _steps(model, weights, sides, settings, masks)
     return made[0], pd.DataFrame(history, columns=["step", "loss_forget", "loss_retain", "loss"])
 
 
@@ -167,7 +168,7 @@ def _steps(
     settings: Settings,
     masks: Masks | None,
 ) -> list[tuple[int, float, float, float]]:
-    adamw = torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=0.0)
+    adamw = torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True)
     history = []
     for step in range(settings.n_steps):
         adamw.zero_grad(set_to_none=True)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from mipnb import trials
 from mipnb.artefacts import project_root
 from mipnb.evaluation import aggregate
 from mipnb.evidence.controls import largest_activation
+from mipnb.params import subset
 from mipnb.partial import batches_digest
 from mipnb.paths import NeuronPath
 from mipnb.plotting import MAIN_METRIC
 from mipnb.results.full_model import edit_full_model
 from mipnb.results.rankings import branch_sums, located_questions
-from mipnb.results.setting import MAIN_TASKS, Batches, Setting
+from mipnb.results.setting import MAIN_TASKS, Batches, Setting, load_setting
+from mipnb.reuse import edited_paths
 from mipnb.rmisu import EditConfig
 
 
@@ -117,28 +121,34 @@ def _full_model(setting: Setting, seed: int, config: EditConfig, batches: Batche
     return setting.kept(key | {"batches": [batches_digest(part) for part in batches]}, make)["results"]
 
 
-def all_rows(
-    setting: Setting,
-    located: Sequence[NeuronPath],
-    config: EditConfig,
-    batches: Batches,
-    taken: pd.DataFrame,
-    seeds: Sequence[int],
-) -> pd.DataFrame:
-    """The rows of all methods in the tidy form of the results: the trained ones, those of notebook 05, and vanilla.
+def row_trainer(
+    setting: Setting, located: Sequence[NeuronPath], config: EditConfig
+) -> Callable[[tuple[str, int]], pd.DataFrame]:
+    """What trains and asks the row of a (method, seed): `row_results`, with the setting's batches."""
+    batches = setting.batches()
+    return lambda which: row_results(setting, *which, located, config, batches)
+
+
+def load_row_trainer(values: Mapping[str, Any]) -> Callable[[tuple[str, int]], pd.DataFrame]:
+    """The same in a helper (`lanes`), from the values of notebook 09's parameters."""
+    params = subset(values)
+    setting = load_setting(params, "09_ablation")
+    return row_trainer(setting, edited_paths(params, setting.model), trials.edit_config(params))
+
+
+def all_rows(setting: Setting, taken: pd.DataFrame, trained: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all methods in the tidy form of the results: vanilla and those of notebook 05, and the trained ones.
 
     Args:
-        setting, located, config, batches: see `row_results`.
+        setting: of notebook 09.
         taken: the results of notebook 05.
-        seeds: of the trained rows.
+        trained: from `row_results`.
     """
     names = ["vanilla", *(row.method for row in ROWS if row.taken)]
     kept = taken[
         taken.method.isin(names) & taken.split.isin(list(setting.asked)) & taken.task.isin(MAIN_TASKS)
     ]
-    at = (located, config, batches)
-    made = [row_results(setting, method, seed, *at) for method in TRAINED for seed in seeds]
-    return pd.concat([kept, *made], ignore_index=True)
+    return pd.concat([kept, *trained], ignore_index=True)
 
 
 def main_rows(results: pd.DataFrame) -> pd.DataFrame:

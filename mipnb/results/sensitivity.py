@@ -6,7 +6,7 @@ the test.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ import pandas as pd
 from pydantic import BaseModel
 
 from mipnb import trials
-from mipnb.artefacts import require
+from mipnb.artefacts import require, stage_dir
 from mipnb.benchmarks import draw_questions
 from mipnb.locating import PAIRS, locate, of_modality
 from mipnb.models import ffns, text_layers
+from mipnb.params import subset
 from mipnb.paths import NeuronPath, select
-from mipnb.results.setting import Setting
+from mipnb.results.setting import Setting, load_setting
 from mipnb.scores import Scores
 
 #: setting -> factors that its default is multiplied by
@@ -135,9 +136,26 @@ def varied_results(
         at = (params.seed, paths, trials.edit_config(params), setting.batches(params))
         return {"results": setting.edited("edited", *at)}
 
-    key = {"varied": params.model_dump(exclude={"run_dir", "curve_questions"})}
+    key = {"varied": params.model_dump(exclude={"run_dir", "curve_questions", "processes"})}
     key |= {"located": [[path.branch, path.layers] for path in located]}
     return setting.kept(key, make)["results"].assign(parameter=one.parameter, value_of=float(one.value))
+
+
+def load_sensitivity(params: BaseModel) -> Setting:
+    """The setting of notebook 12: the run's model, and so many questions a person and task as its curves are made of."""
+    return load_setting(params, "12_sensitivity", n_each=params.curve_questions)
+
+
+def variation_trainer(setting: Setting) -> Callable[[Variation], pd.DataFrame]:
+    """What locates, edits and asks with one setting moved: `varied_results`, with the run's paths and scores."""
+    stages = [stage_dir(setting.params.run_dir, name) for name in ("03_paths", "02_attribution")]
+    located, scores = trials.load_paths(stages[0] / "paths", setting.model), stages[1] / "scores"
+    return lambda one: varied_results(setting, one, located, scores)
+
+
+def load_variation_trainer(values: Mapping[str, Any]) -> Callable[[Variation], pd.DataFrame]:
+    """The same in a helper (`lanes`), from the values of notebook 12's parameters."""
+    return variation_trainer(load_sensitivity(subset(values)))
 
 
 def default_results(setting: Setting, folder: str | Path) -> pd.DataFrame:
