@@ -23,19 +23,22 @@ KEPT = "data/results/pocket_run"
 
 
 def keep(stages: Sequence[Stage], run: Path, place: str | Path = KEPT) -> Path:
-    """Replace what is kept by these notebooks' of a run, whole or not at all; returns the folder.
+    """Replace what is kept of these notebooks by a run's, all of them or none; returns the folder. Others' stays.
 
     Args:
         stages: those published; one that leaves nothing to read (`writes`) is left out.
         run: the run's folder.
         place: where to, from the project's root.
     """
-    with atomic_path(under_root(place)) as folder:
+    kept = under_root(place)
+    with atomic_path(kept) as folder:
+        if kept.exists():
+            shutil.copytree(kept, folder, ignore=shutil.ignore_patterns(*(stage.name for stage in stages)))
         for stage in (stage for stage in stages if stage.writes):
             for name in (RECORD, USAGE, ITEMS, *stage.writes):
                 if (run / stage.name / name).exists():
                     _copy(run / stage.name / name, folder / stage.name / name)
-    return under_root(place)
+    return kept
 
 
 def lay_out(place: Path, run: Path) -> Path:

@@ -64,6 +64,21 @@ def test_the_edited_model_loads_without_mipnb(run: Path):
     assert json.loads(done.stdout) == ["Qwen2_5_VLForConditionalGeneration", False]
 
 
+def test_edits_that_two_processes_share_are_those_of_one(run: Path, tmp_path: Path):
+    shared = tmp_path / "run"
+    for name in ("01_vanilla_model", "03_paths"):
+        shutil.copytree(run / name, shared / name)
+    arguments = ["--params", "quick", "-p", "run_dir", str(shared), "-p", "processes", "2"]
+    assert mipnb(*arguments, "--only", "04").returncode == 0
+    for place in ("edits/edited_42.safetensors", "edits/random_42.safetensors", "history.parquet"):
+        one, two = ((folder / "04_editing" / place).read_bytes() for folder in (run, shared))
+        assert one == two, place
+    assert mipnb(*arguments, "--only", "05").returncode == 0
+    one, two = (folder / "05_evaluation" / "answers.parquet" for folder in (run, shared))
+    pd.testing.assert_frame_equal(pd.read_parquet(one), pd.read_parquet(two))
+    assert not list((shared / "04_editing").glob(PARTIAL)), "batches that were shared are gone"
+
+
 def test_a_path_of_another_model_stops_the_editing(run: Path, tmp_path: Path):
     from mipnb.paths import NeuronPath
 
@@ -159,7 +174,8 @@ def test_the_results_follow_from_a_quick_run(run: Path, baselines: Path, number:
     for name in {name for read in stage.reads for name in _written(read)}:
         if not (run / name).exists():
             (run / name).touch()  # of notebook 06, what 10 and 11 do not open
-    done = mipnb("--params", "quick", "--only", number, "-p", "run_dir", str(run))
+    two = ["-p", "processes", "2"] if number in ("09", "12") else []
+    done = mipnb("--params", "quick", "--only", number, "-p", "run_dir", str(run), *two)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in stage.writes:
         assert len(pd.read_parquet(run / stage.name / name)) > 0

@@ -15,8 +15,8 @@ from mipnb.models import FFN, ffns, fingerprint, text_layers
 from mipnb.overlay import NeuronWeights, overlay
 from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, pools
-from mipnb.precision import mixed_precision
-from mipnb.rmisu import EditConfig, optimiser, retain_pass, training_attention, unanswered
+from mipnb.precision import mixed_precision, training_attention
+from mipnb.rmisu import EditConfig, optimiser, retain_pass, unanswered
 from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, token_mask, token_weights
 
 TEXT_NEURONS, VISION_NEURONS = ((1, 4, 20), (0, 2), (5,)), ((3, 7), (0, 19))

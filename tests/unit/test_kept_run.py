@@ -38,8 +38,10 @@ def test_records_artefacts_and_units_are_kept_and_nothing_else(stages: list[Stag
 def test_what_was_kept_before_goes(stages: list[Stage], tmp_path: Path):
     keep(stages, tmp_path / "run", "kept")
     (tmp_path / "kept" / "01_a" / "old.csv").touch()
+    (tmp_path / "kept" / "03_c").mkdir()
     keep(stages, tmp_path / "run", "kept")
     assert not (tmp_path / "kept" / "01_a" / "old.csv").exists()
+    assert (tmp_path / "kept" / "03_c").is_dir(), "of a notebook that this run does not have"
 
 
 def test_laid_out_beside_what_is_there(stages: list[Stage], tmp_path: Path):

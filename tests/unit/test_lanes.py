@@ -61,6 +61,13 @@ def test_alone_there_is_no_other_process(two_threads):
     assert share_out(slow_square, [], make_failing, 2, "squares") == []
 
 
+def test_the_longest_are_begun_first_and_the_order_stays():
+    begun = []
+    found = share_out(lambda p: begun.append(p) or -p, [2, 5, 1, 5, 3], make_failing, 1, "ordered", float)
+    assert begun == [5, 5, 3, 2, 1]
+    assert found == [-2, -5, -1, -5, -3]
+
+
 def test_the_error_of_a_helper_is_raised_here(two_threads):
     done = []
 

@@ -14,6 +14,7 @@ from mipnb.models import fingerprint
 from mipnb.overlay import overlay
 from mipnb.paths import NeuronPath
 from mipnb.pools import pools
+from mipnb.precision import training_attention
 from mipnb.results import ablation
 from mipnb.results.ablation_figures import ablation_sentences, differences, means_by_row, winners
 from mipnb.results.full_model import edit_full_model
@@ -73,11 +74,13 @@ def test_the_full_model_begins_with_the_losses_of_rmisu(model, paths, sets, dire
     for part in untouched.weights:
         for tensor in part.tensors():
             tensor.requires_grad_(True)
-    retain = retain_pass(model, untouched, pools(sets[1], 7, 1), config)
+    with training_attention(torch.device("cpu")):
+        retain = retain_pass(model, untouched, pools(sets[1], 7, 1), config)
     expected = 3.0 * retain["loss_retain"] + 0.5 * retain["loss_ce"]
     assert history.loss_retain[0] == pytest.approx(expected, rel=1e-4)
     if direction == "shared":
-        forget = forget_pass(model, untouched, pools(sets[0], 7, 0), config)
+        with training_attention(torch.device("cpu")):
+            forget = forget_pass(model, untouched, pools(sets[0], 7, 0), config)
         assert history.loss_forget[0] == pytest.approx(2.0 * forget, rel=1e-4)
 
 
