@@ -265,15 +265,19 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
+def hear_ctrl_c() -> None:
+    """A shell makes what it starts in the background deaf to Ctrl-C, these tests and all they start included."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def hanging(fresh: Path):
     """A run that waits within its second notebook, as a process."""
     folder = fresh / "runs" / "pocket" / "02_sum"
     folder.mkdir(parents=True)
     (folder / "wait").touch()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mipnb.cli", "run"], cwd=fresh, stdout=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "mipnb.cli", "run"]
+    process = subprocess.Popen(command, cwd=fresh, stdout=subprocess.DEVNULL, preexec_fn=hear_ctrl_c)
     try:
         running = folder / "notebook.running.ipynb"
         wait_for(lambda: running.exists() and '"execution_count": 5' in running.read_text())
