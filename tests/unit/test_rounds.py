@@ -20,9 +20,9 @@ class Told:
 
 
 @pytest.fixture
-def rounds(monkeypatch):
+def rounds(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "retrained", lambda params, ratio, folder: f"retrained_{ratio} or {folder}")
-    params = Params(run_dir="runs/somewhere", forget_ratio=5, seed=3)
+    params = Params(run_dir=str(tmp_path), forget_ratio=5, seed=3)
     return Rounds(params, {5: Told(5, 200), 10: Told(10, 400)}, {"npo": {"beta": 0.5}})
 
 
