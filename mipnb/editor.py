@@ -22,8 +22,9 @@ from mipnb.models import load_model, run_model
 from mipnb.params import subset
 from mipnb.pools import States
 from mipnb.reuse import edited_paths
+from mipnb.shared_states import SharedStates
 
-STAGE = "04_editing"
+STAGE, BATCHES, STATES = "04_editing", "batches.pt", "states"
 #: batches of the forget and of the retain set
 Sets = tuple[list[Batch], list[Batch]]
 
@@ -36,7 +37,7 @@ class Editor:
         params: of notebook 04.
         model: vanilla.
         batches: of the forget and of the retain set (`trials.edit_batches`).
-        states: vanilla states of batches, computed once for all edits of this process.
+        states: vanilla states of batches, computed once for all edits.
     """
 
     params: BaseModel
@@ -57,27 +58,37 @@ class Editor:
         return edit(self.model, paths, *self.batches, trials.edit_config(self.params), seed, **kept)
 
 
-def shared_batches(params: BaseModel, batches: Sets) -> Sets:
-    """The batches in a file that all processes have in memory once between them; as they are, if there is one process.
+def shared_editor(params: BaseModel, model: nn.Module, batches: Sets) -> Editor:
+    """An editor whose batches, and their vanilla states, all processes have in memory once between them (`load_editor`).
 
-    The file lies in notebook 04's folder until that is through.
+    They lie in files in notebook 04's folder until that is through. If there is one process, it keeps its own.
     """
     if processes_of(params) == 1:
-        return batches
-    file = _file(params)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(file) as temporary:
+        return Editor(params, model, batches)
+    folder = _folder(params)
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(f"{STATES}.*"):  # of a run that was stopped
+        stale.unlink()
+    with atomic_path(folder / BATCHES) as temporary:
         torch.save(batches, temporary)
-    return torch.load(file, mmap=True)
+    return _opened(params, model)
 
 
-def _file(params: BaseModel) -> Path:
-    return stage_dir(params.run_dir, STAGE) / PARTIAL / "batches.pt"
+def _folder(params: BaseModel) -> Path:
+    return stage_dir(params.run_dir, STAGE) / PARTIAL
+
+
+def _opened(params: BaseModel, model: nn.Module) -> Editor:
+    """An editor on what the files hold."""
+    batches = torch.load(_folder(params) / BATCHES, mmap=True)
+    width = model.get_input_embeddings().embedding_dim
+    states = SharedStates(_folder(params) / f"{STATES}.bin", [*batches[0], *batches[1]], width)
+    return Editor(params, model, batches, states)
 
 
 def load_editor(values: Mapping[str, Any]) -> Editor:
-    """An editor for a helper, from the values of notebook 04's parameters and the batches that were shared."""
+    """An editor for a helper, from the values of notebook 04's parameters and what was shared (`shared_editor`)."""
     params = subset(values)
     vanilla = run_model(stage_dir(params.run_dir, "01_vanilla_model"))
     model = load_model(vanilla, params.dtype, params.device, attention=params.attention)
-    return Editor(params, model, torch.load(_file(params), mmap=True))
+    return _opened(params, model)

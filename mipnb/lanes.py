@@ -6,6 +6,7 @@ processes of one thread each get twice as much done.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,13 +22,16 @@ from loky import ProcessPoolExecutor
 from mipnb.progress import progress
 from mipnb.report import HELPER_PEAKS, peak_bytes
 
-__all__ = ["processes_of", "share_out"]
+__all__ = ["get_ready", "processes_of", "share_out"]
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 Work = Callable[[Piece], Result]
 
 _WORK: list[Work] = []  # in a helper: what it was told to do its pieces with
+_READY: list[
+    ProcessPoolExecutor
+] = []  # helpers that were started before there was work for them; one pool at most
 
 
 def processes_of(params: Any) -> int:
@@ -36,6 +40,18 @@ def processes_of(params: Any) -> int:
     Never more than torch has threads here: a process that is held to one core (OMP_NUM_THREADS, a Slurm job) stays alone.
     """
     return min(params.processes, torch.get_num_threads()) if params.device == "cpu" else 1
+
+
+def get_ready(processes: int) -> None:
+    """Start the helpers of the next `share_out` now, so that they have imported what models need by the time it comes.
+
+    Args:
+        processes: how many will share the work, this one among them; the same as will be told to `share_out`.
+    """
+    if processes > 1 and not _READY:
+        _READY.append(_pool(processes - 1, max(1, torch.get_num_threads() // processes)))
+        for _ in range(processes - 1):
+            _READY[0].submit(importlib.import_module, "mipnb.models")
 
 
 def share_out(
@@ -49,7 +65,8 @@ def share_out(
     """`[work(piece) for piece in pieces]`, some of it done by helper processes.
 
     Every process takes the next piece that is left, with the same number of threads: results do not depend on who did
-    what. Helpers start for it and end with it, also if it is interrupted or this process is killed.
+    what. Helpers start for it, if they were not ready (`get_ready`), and end with it, also if it is interrupted or this
+    process is killed.
 
     Args:
         work: does a piece here.
@@ -110,9 +127,7 @@ def _threads_each(processes: int) -> Iterator[int]:
 @contextmanager
 def _helpers(count: int, n_threads: int, helper: Callable[[], Work]) -> Iterator[Work]:
     """Helper processes, and what has one of them do a piece; silent, and gone when the block is left."""
-    environment = {"OMP_NUM_THREADS": str(n_threads), "TQDM_DISABLE": "1"}
-    end_with = {"initializer": _end_with, "initargs": (os.getpid(),)}
-    pool = ProcessPoolExecutor(count, env=environment, **end_with) if count else None
+    pool = (_READY.pop() if _READY else _pool(count, n_threads)) if count else None
 
     def asked(piece: Piece) -> Result:
         result, process, peak = pool.submit(_do, helper, piece).result()
@@ -124,6 +139,19 @@ def _helpers(count: int, n_threads: int, helper: Callable[[], Work]) -> Iterator
     finally:
         if pool:
             pool.shutdown(kill_workers=True)
+
+
+def _pool(count: int, n_threads: int) -> ProcessPoolExecutor:
+    """So many processes, each with so many threads; they start when they are first asked.
+
+    What they keep between pieces (models, states of batches) is no leak: loky would start a process anew for that.
+    """
+    environment = {
+        "OMP_NUM_THREADS": str(n_threads),
+        "TQDM_DISABLE": "1",
+        "LOKY_MAX_MEMORY_LEAK_SIZE": "1e18",
+    }
+    return ProcessPoolExecutor(count, env=environment, initializer=_end_with, initargs=(os.getpid(),))
 
 
 def _end_with(process: int) -> None:

@@ -13,11 +13,12 @@ from mipnb.batches import Batch, take_batch, to_device
 from mipnb.memory import in_parts
 from mipnb.models import input_device
 from mipnb.precision import mixed_precision
+from mipnb.shared_states import SharedStates
 from mipnb.steering import hidden_state
 
 Result = TypeVar("Result")
 #: vanilla states of batches, by `id` of the batch
-States = dict[int, Tensor]
+States = dict[int, Tensor] | SharedStates
 
 
 class Pool:

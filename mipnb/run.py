@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 
+from mipnb import ahead
 from mipnb.artefacts import project_root, stage_dir, under_root, write_json
 from mipnb.checks import check_artefacts, check_inputs, check_rows
 from mipnb.outcome import NotebookFailedError, Outcome
@@ -137,9 +138,13 @@ def run_plan(plan: Plan) -> list[Outcome]:
     """
     with locked(plan.run):
         stale = [name for name in plan.selected if _reasons(plan, name)]
-        if stale:
-            check_plan(plan)
-        return _run_graph(plan)
+        try:
+            if stale:
+                ahead.start(plan.stages[stale[0]].notebook, project_root())
+                check_plan(plan)
+            return _run_graph(plan)
+        finally:
+            ahead.stop()
 
 
 def check_plan(plan: Plan) -> None:
@@ -226,7 +231,7 @@ def run_stage(plan: Plan, stage: Stage) -> None:
     values = {name: getattr(plan.params, name) for name in notebook_parameters(stage.notebook)}
     write_json(folder / "params.json", values)
     made_from = ingredients(stage, plan.params, plan.run, plan.stages)
-    seconds = execute(stage.notebook, values, folder, project_root())
+    seconds = execute(stage.notebook, values, folder, project_root(), _following(plan, stage))
     if missing := [name for name in stage.writes if not (folder / name).exists()]:
         raise NotebookFailedError(
             f"notebook {stage.notebook}\nended without writing {', '.join(missing)} into {folder}"
@@ -234,6 +239,15 @@ def run_stage(plan: Plan, stage: Stage) -> None:
     write_json(
         folder / RECORD, made_from | {"outputs": outputs(stage, plan.run), "seconds": round(seconds, 1)}
     )
+
+
+def _following(plan: Plan, stage: Stage) -> Path | None:
+    """Returns the notebook that will run next, whose kernel can start already; None beside helpers, which need the memory."""
+    if "processes" in notebook_parameters(stage.notebook) and plan.params.processes > 1:
+        return None
+    later = plan.selected[plan.selected.index(stage.name) + 1 :]
+    found = (name for name in later if stage.name in plan.stages[name].reads or _reasons(plan, name))
+    return next((plan.stages[name].notebook for name in found), None)
 
 
 def _reporter(plan: Plan, outcomes: dict[str, Outcome]) -> object:
