@@ -17,9 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from mipnb.progress import LINES
 
-__all__ = ["ENVIRONMENT", "STARTED", "imports", "start", "stop", "take"]
+__all__ = ["ENVIRONMENT", "STARTED", "imports", "peak_gb", "start", "stop", "take"]
 
 #: of kernels: bars are lines; and what torch keeps of matrix products compiled for the sizes met is a sixteenth of its default
 #: (1024), which was a third of an edit's memory
@@ -38,6 +40,7 @@ class _Waiting:
 
 
 _WAITING: list[_Waiting] = []  # one at most
+_MEMORY = [0]  # what each has had in memory for itself at the end of its wait, bytes
 
 
 def start(notebook: Path, folder: Path) -> None:
@@ -72,11 +75,18 @@ def take(notebook: Path, arguments: Sequence[str]) -> subprocess.Popen | None:
         return None
     process = _WAITING.pop().process
     try:
+        memory = psutil.Process(process.pid).memory_info()
+        _MEMORY.append(memory.rss - getattr(memory, "shared", 0))
         with process.stdin:
             process.stdin.write(json.dumps(list(arguments)).encode())
-    except OSError:  # it has died
+    except (OSError, psutil.Error):  # it has died
         return None
     return process
+
+
+def peak_gb() -> float:
+    """The most memory that a waiting kernel has had for itself, beside the notebook that was at work, GB (2^30 bytes)."""
+    return max(_MEMORY) / 2**30
 
 
 def stop() -> None:

@@ -123,14 +123,15 @@ def views_beside(
         return (
             "Vanilla's marks here and in 01_vanilla_model are of different prompts, and not to be compared."
         )
-    cell = ("test_retain", "VQA", "accuracy")
-    keys = ["split", "task", "metric"]
-    here = results[results.method == "vanilla"].set_index(keys)
-    there = bars.set_index(keys).measured
-    if cell not in here.index or cell not in there.index:
+    cell = {"split": "test_retain", "task": "VQA", "metric": "accuracy"}
+    here, there = (
+        table[(table[list(cell)] == list(cell.values())).all(axis=1)]
+        for table in (results[results.method == "vanilla"], bars)
+    )
+    if here.empty or there.empty:
         return "The benchmark shows no unseen views of people to keep."
     n = sum(question.task == "VQA" for question in asked["test_retain"])
-    return views_told((there[cell], n), (here.value[cell], int(here.n[cell])))
+    return views_told((there.measured.iloc[0], n), (here.value.iloc[0], int(here.n.iloc[0])))
 
 
 def first_portraits(questions: Iterable[Question]) -> dict[str, bytes]:

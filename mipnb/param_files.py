@@ -26,13 +26,13 @@ _Loader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> Any:
-    """Returns the value of a parameter given on the command line: YAML, as in `10`, `5e-3`, `true`, `greedy`.
+    """Returns the value of a parameter given on the command line: YAML, as in `10`, `5e-3`, `true`, `greedy`; nothing is "".
 
     Raises:
         ValueError: If the text is not YAML.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader) if text.strip() else ""
     except yaml.YAMLError:
         raise ValueError(
             f"cannot read the value {text!r}: expected a number, true, false or a word"

@@ -208,7 +208,7 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
 
     def action() -> "TaskFailed | None":
         try:
-            run_stage(plan, plan.stages[outcome.name])
+            run_stage(plan, plan.stages[outcome.name], _following(plan, outcome.name))
         except (NotebookFailedError, ValueError, OSError) as error:
             return TaskFailed(str(error))
 
@@ -216,8 +216,13 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
     return Task(outcome.name, [action], task_dep=before, uptodate=[is_up_to_date], io={"capture": False})
 
 
-def run_stage(plan: Plan, stage: Stage) -> None:
+def run_stage(plan: Plan, stage: Stage, following: Path | None = None) -> None:
     """Runs one notebook and records what its results were made from; the record comes last.
+
+    Args:
+        plan: What is run.
+        stage: The notebook.
+        following: The notebook that runs next in this process, if its kernel is to be started already.
 
     Raises:
         NotebookFailedError: If a cell raised an error, the kernel died, or an artefact was not written.
@@ -231,7 +236,7 @@ def run_stage(plan: Plan, stage: Stage) -> None:
     values = {name: getattr(plan.params, name) for name in notebook_parameters(stage.notebook)}
     write_json(folder / "params.json", values)
     made_from = ingredients(stage, plan.params, plan.run, plan.stages)
-    seconds = execute(stage.notebook, values, folder, project_root(), _following(plan, stage))
+    seconds = execute(stage.notebook, values, folder, project_root(), following)
     if missing := [name for name in stage.writes if not (folder / name).exists()]:
         raise NotebookFailedError(
             f"notebook {stage.notebook}\nended without writing {', '.join(missing)} into {folder}"
@@ -241,13 +246,11 @@ def run_stage(plan: Plan, stage: Stage) -> None:
     )
 
 
-def _following(plan: Plan, stage: Stage) -> Path | None:
-    """Returns the notebook that will run next, whose kernel can start already; None beside helpers, which need the memory."""
-    if "processes" in notebook_parameters(stage.notebook) and plan.params.processes > 1:
-        return None
-    later = plan.selected[plan.selected.index(stage.name) + 1 :]
-    found = (name for name in later if stage.name in plan.stages[name].reads or _reasons(plan, name))
-    return next((plan.stages[name].notebook for name in found), None)
+def _following(plan: Plan, name: str) -> Path | None:
+    """Returns the notebook that will run after this one, whose kernel can start already; None if this is the last one."""
+    later = plan.selected[plan.selected.index(name) + 1 :]
+    found = (other for other in later if name in plan.stages[other].reads or _reasons(plan, other))
+    return next((plan.stages[other].notebook for other in found), None)
 
 
 def _reporter(plan: Plan, outcomes: dict[str, Outcome]) -> object:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mipnb.baselines.settings import Settings
 from mipnb.baselines.terms import Term
-from mipnb.batches import Batch, take_batch
+from mipnb.batches import Batch, take_batch, to_device
 from mipnb.edits import Edit, WeightSlice
 from mipnb.lora import lora_targets, with_updates
 from mipnb.models import fingerprint, input_device, stored
@@ -138,7 +138,8 @@ class _Side:
             return
         for batch in (batch for pool in self.pools for batch in pool.batches):
             with torch.no_grad(), mixed_precision():
-                self.references[id(batch)] = self.term.reference(model, batch, settings).cpu()
+                here = to_device(batch, input_device(model))
+                self.references[id(batch)] = self.term.reference(model, here, settings).cpu()
 
     def backward(self, model: nn.Module, settings: Settings, weight: float) -> float:
         """Add the gradient of the weighted term on the next batch of each modality; returns the unweighted term."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
 from mipnb.benchmarks import Question
 from mipnb.evaluation import evaluate, generate, score
@@ -15,8 +18,9 @@ from mipnb.evidence.ranked import Ranked, even_sizes
 from mipnb.hooks import zeroed
 from mipnb.metrics import match_option
 from mipnb.models import BRANCHES, ffns
+from mipnb.params import subset
 from mipnb.partial import questions_digest
-from mipnb.results.setting import Setting
+from mipnb.results.setting import Setting, load_setting
 from mipnb.silencing import answer_probability
 
 CHOICES = ("path", "activation", "activation_contrast", "manu", "random")
@@ -24,6 +28,8 @@ FREE_TASKS = ("VGEN", "GEN")
 #: kind of task -> its tasks, with and without the picture
 KINDS = {"classification": ("VQA", "QA"), "generation": FREE_TASKS}
 Neurons = Mapping[str, Sequence[Sequence[int]]]
+#: "keep" or "silence", and neurons of every layer by branch
+Unit = tuple[str, Neurons]
 
 
 def steps_up_to(n_neurons: int, factor: int) -> list[int]:
@@ -42,14 +48,24 @@ def others(neurons: Sequence[Sequence[int]], n_neurons: int) -> list[list[int]]:
 def keep_only(setting: Setting, branch: str, one: Ranked, k: int) -> pd.DataFrame:
     """Let only the top k neurons of every layer of a branch act, at 0 all others, and ask for free answers.
 
-    A unit of work; the same neurons chosen in two ways are asked once.
+    The same neurons chosen in two ways are asked once.
 
     Returns:
         ROUGE-L and recall of the value: split, task, metric, value, n, low, high, then branch, choice, draw, k.
     """
-    layers, n_neurons = one.values.shape
-    kept = one.top(even_sizes(k, layers, n_neurons))
+    found = kept_answers(setting, branch, kept_neurons(one, k))
+    return found.assign(branch=branch, choice=one.choice, draw=one.draw, k=k)
+
+
+def kept_neurons(one: Ranked, k: int) -> list[list[int]]:
+    """The top k of every layer."""
+    return one.top(even_sizes(k, *one.values.shape))
+
+
+def kept_answers(setting: Setting, branch: str, kept: Sequence[Sequence[int]]) -> pd.DataFrame:
+    """What `keep_only` finds for these neurons of every layer of a branch, however they were chosen; a unit of work."""
     tasks = FREE_TASKS if branch == "text" else ("VGEN",)
+    n_neurons = ffns(setting.model, branch)[0].n_neurons
 
     def make() -> dict[str, pd.DataFrame]:
         """The unit's tables, made anew."""
@@ -61,21 +77,20 @@ def keep_only(setting: Setting, branch: str, one: Ranked, k: int) -> pd.DataFram
         return {"results": score(answers, **labels)}
 
     found = setting.kept({"keep": kept, "branch": branch}, make)["results"]
-    columns = ["split", "task", "metric", "value", "n", "low", "high"]
-    return found[columns].assign(branch=branch, choice=one.choice, draw=one.draw, k=k)
+    return found[["split", "task", "metric", "value", "n", "low", "high"]]
 
 
 def keep_curves(setting: Setting, rankings: Mapping[str, Sequence[Ranked]], factor: int) -> pd.DataFrame:
     """`keep_only` for every ranking, from one neuron a layer to the whole layer."""
-    return pd.concat(
-        [
-            keep_only(setting, branch, one, k)
-            for branch, group in rankings.items()
-            for k in steps_up_to(group[0].values.shape[1], factor)
-            for one in group
-        ],
-        ignore_index=True,
-    )
+    parts = [keep_only(setting, branch, one, k) for branch, one, k in _kept_places(rankings, factor)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _kept_places(rankings: Mapping[str, Sequence[Ranked]], factor: int) -> Iterator[tuple[str, Ranked, int]]:
+    """Branch, ranking and neurons a layer of every point of `keep_curves`."""
+    for branch, group in rankings.items():
+        for k in steps_up_to(group[0].values.shape[1], factor):
+            yield from ((branch, one, k) for one in group)
 
 
 def in_own_words(setting: Setting) -> dict[str, list[Question]]:
@@ -151,19 +166,59 @@ def prune_changes(
     """
     asked = in_own_words(setting)
     before, tables = gold_probabilities(setting, asked, {}), []
+    for labels, silent in _silenced(rankings, sizes):
+        after = gold_probabilities(setting, asked, silent)
+        change = after.probability.to_numpy() - before.probability.to_numpy()
+        tables.append(before.rename(columns={"probability": "before"}).assign(change=change, **labels))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _silenced(
+    rankings: Mapping[str, Sequence[Ranked]], sizes: Mapping[str, Mapping[str, int]]
+) -> Iterator[tuple[dict, dict[str, list[list[int]]]]]:
+    """Labels (size, pruned, choice, draw) and silenced neurons, branch by branch, of every case of `prune_changes`."""
     for size, counts in sizes.items():
         for group in zip(*(rankings[branch] for branch in BRANCHES), strict=True):
-            cut = {
-                b: one.top(even_sizes(counts[b], *one.values.shape))
-                for b, one in zip(BRANCHES, group, strict=True)
-            }
+            cut = {b: kept_neurons(one, counts[b]) for b, one in zip(BRANCHES, group, strict=True)}
             for pruned, where in {"text": ("text",), "vision": ("vision",), "both": BRANCHES}.items():
-                after = gold_probabilities(setting, asked, {branch: cut[branch] for branch in where})
-                change = after.probability.to_numpy() - before.probability.to_numpy()
-                table = before.rename(columns={"probability": "before"}).assign(change=change)
                 labels = {"size": size, "pruned": pruned, "choice": group[0].choice, "draw": group[0].draw}
-                tables.append(table.assign(**labels))
-    return pd.concat(tables, ignore_index=True)
+                yield labels, {branch: cut[branch] for branch in where}
+
+
+def units(
+    rankings: Mapping[str, Sequence[Ranked]], factor: int, sizes: Mapping[str, Mapping[str, int]]
+) -> list[Unit]:
+    """Every unit of `keep_curves` and of `prune_changes` once, for `unit_maker`: what is done to which neurons of a branch."""
+    found: list[Unit] = [
+        ("keep", {branch: kept_neurons(one, k)}) for branch, one, k in _kept_places(rankings, factor)
+    ]
+    found += [("silence", {}), *(("silence", silent) for _, silent in _silenced(rankings, sizes))]
+    return [unit for index, unit in enumerate(found) if unit not in found[:index]]
+
+
+def unit_maker(setting: Setting) -> Callable[[Unit], None]:
+    """What makes a unit and keeps it in the notebook's folder, where `keep_curves` and `prune_changes` find it."""
+    asked = functools.cache(lambda: in_own_words(setting))
+
+    def make(unit: Unit) -> None:
+        what, neurons = unit
+        if what == "silence":
+            gold_probabilities(setting, asked(), neurons)
+            return
+        for branch, kept in neurons.items():
+            kept_answers(setting, branch, kept)
+
+    return make
+
+
+def notebook_setting(params: BaseModel) -> Setting:
+    """The setting of notebook 08."""
+    return load_setting(params, "08_pointwise", ("forget", "retain"), n_each=params.curve_questions)
+
+
+def load_unit_maker(values: Mapping[str, Any]) -> Callable[[Unit], None]:
+    """`unit_maker` in a helper (`lanes`), from the values of notebook 08's parameters."""
+    return unit_maker(notebook_setting(subset(values)))
 
 
 def relative_changes(changes: pd.DataFrame, n_resamples: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -6,11 +6,14 @@ not seen: folds are made of people, never of questions. A model that betrays who
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
@@ -18,6 +21,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from mipnb.artefacts import stage_dir
+from mipnb.params import subset
+from mipnb.results.residuals import read_table
+from mipnb.results.store import stored
 
 COLUMNS = ["method", "seed", "forget_ratio", "split", "modality", "person_id", "features"]
 FOLDS = 5
@@ -202,6 +210,23 @@ def summary(draws: pd.DataFrame, null: pd.DataFrame, reference: str = "retrained
 
 def _ends(values: pd.Series) -> tuple[float, float]:
     return tuple(values.quantile([0.025, 0.975]).tolist())
+
+
+def teller(params: BaseModel) -> Callable[[tuple[str, str]], None]:
+    """What makes the unit of a (modality, method) of notebook 11 and keeps it in its folder, where `all_methods` finds it."""
+    file = stage_dir(params.run_dir, "06_baselines") / "logits.parquet"
+    table = read_table(file, COLUMNS, params.forget_ratio)
+    kept = functools.partial(stored, stage_dir(params.run_dir, "11_telling_apart"))
+
+    def tell(which: tuple[str, str]) -> None:
+        all_methods(table[table.modality == which[0]], kept, params.n_permutations, params.seed, [which[1]])
+
+    return tell
+
+
+def load_teller(values: Mapping[str, Any]) -> Callable[[tuple[str, str]], None]:
+    """`teller` in a helper (`lanes`), from the values of notebook 11's parameters."""
+    return teller(subset(values))
 
 
 def all_methods(

@@ -1,6 +1,6 @@
 """Units of notebooks 08 and 09 on the pocket model: what is silenced, kept and trained is what is said to be."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -9,11 +9,12 @@ from mipnb import trials
 from mipnb.artefacts import write_json
 from mipnb.evaluation import evaluate, score
 from mipnb.evidence.ranked import Ranked
-from mipnb.models import ffns
+from mipnb.models import BRANCHES, ffns
 from mipnb.params import Params
 from mipnb.paths import NeuronPath
 from mipnb.results import ablation, pointwise
 from mipnb.results.setting import Setting, load_setting, some_questions
+from mipnb.results.store import ITEMS
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,26 @@ def test_keeping_the_whole_layer_is_the_vanilla_model_and_keeping_one_neuron_is_
     assert whole.value.tolist() == vanilla.value.tolist()
     assert single[single.metric == "rougeL"].value.max() < vanilla[vanilla.metric == "rougeL"].value.min()
     assert set(whole.task) == {"VGEN"}, "text questions do not pass the vision tower"
+
+
+def test_units_shared_between_processes_are_all_that_the_notebook_needs(setting: Setting, tmp_path):
+    here = replace(setting, folder=tmp_path)
+    rankings = {
+        branch: [ranked(setting, branch), replace(ranked(setting, branch), draw=1)] for branch in BRANCHES
+    }
+    sizes = {"top 1": {"text": 1, "vision": 1}}
+    units = pointwise.units(rankings, 512, sizes)
+    assert len(units) == 2 * 2 + 1 + 3, "neurons that two rankings agree on are asked once"
+    make = pointwise.unit_maker(here)
+    for unit in units:
+        make(unit)
+    made = sorted((tmp_path / ITEMS).iterdir())
+    assert len(made) == len(units)
+    curves = pointwise.keep_curves(here, rankings, 512)
+    changes = pointwise.prune_changes(here, rankings, sizes)
+    assert sorted((tmp_path / ITEMS).iterdir()) == made, "nothing is left to be made"
+    assert set(curves.k) == {1, 512}
+    assert set(changes.pruned) == {"text", "vision", "both"}
 
 
 def test_silent_vision_neurons_leave_text_questions_as_they_are(setting: Setting):

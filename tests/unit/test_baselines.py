@@ -8,7 +8,17 @@ import torch
 from tiny_qwen import tiny_batch, tiny_model
 
 from mipnb.answers import answer_value
-from mipnb.baselines import METHODS, Settings, baseline, default_settings, neurons, refusing, saliency, terms
+from mipnb.baselines import (
+    METHODS,
+    Settings,
+    baseline,
+    default_settings,
+    neurons,
+    refusing,
+    saliency,
+    terms,
+    training,
+)
 from mipnb.baselines.training import changed
 from mipnb.batches import IGNORED
 from mipnb.benchmarks import Question
@@ -146,6 +156,25 @@ def test_rmu_trains_three_down_projections_and_nothing_else(model, sets):
     assert {part.name for part in found.slices} == {f"{ffns(model, 'text')[0].output_name}.weight"}
     with pytest.raises(ValueError, match="layer_index 3: the model's decoder layers are 0 to 2"):
         baseline("rmu", model, *sets, chosen("rmu", layer_index=3))
+
+
+def test_vanilla_references_are_made_where_the_model_is(model, sets, monkeypatch):
+    forget, _ = sets
+    moved, asked = [], []
+
+    def elsewhere(batch, device):
+        moved.append(dict(batch))
+        return moved[-1]
+
+    def reference(model, batch, settings):
+        asked.append(batch)
+        return torch.zeros(len(batch["labels"]))
+
+    monkeypatch.setattr(training, "to_device", elsewhere)
+    side = training._Side(replace(terms.NPO, reference=reference), training.pools(forget, 1, 0))
+    side.remember(model, chosen("npo"))
+    assert len(asked) == len(forget)
+    assert all(any(batch is one for one in moved) for batch in asked), "batches wait in CPU memory"
 
 
 def test_mmunlearner_leaves_what_its_mask_forbids_bit_for_bit(model, sets):

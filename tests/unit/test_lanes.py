@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mipnb import report
-from mipnb.lanes import processes_of, share_out
+from mipnb.lanes import get_ready, processes_of, share_out
 from mipnb.params import subset
 
 
@@ -52,6 +52,46 @@ def test_pieces_are_shared_and_come_back_in_order(two_threads, monkeypatch):
     assert torch.get_num_threads() == 2
     assert not any(psutil.pid_exists(process) for process in processes - {os.getpid()})
     assert report.peak_memory_gb() > alone + 0.1, "a helper's memory counts"
+
+
+def make_hoarding():
+    kept = []
+
+    def hoard(piece):
+        kept.append(torch.ones(2**27))  # 512 MB
+        time.sleep(1.2)
+        return os.getpid()
+
+    return hoard
+
+
+def test_a_helper_that_keeps_much_is_not_replaced(two_threads):
+    processes = share_out(lambda piece: time.sleep(1.5) or os.getpid(), range(6), make_hoarding, 2, "hoards")
+    assert processes.count(os.getpid()) < 5
+    assert len(set(processes)) == 2, "it would load models and data anew"
+
+
+def test_helpers_that_were_made_ready_do_the_work(two_threads):
+    before = set(psutil.Process().children(recursive=True))
+    get_ready(2)
+    get_ready(2)  # once is enough
+    while not (ready := set(psutil.Process().children(recursive=True)) - before):
+        time.sleep(0.05)
+    found = share_out(slow_square, range(40), make_slow_square, 2, "squares")
+    others = {process for _, process, _ in found} - {os.getpid()}
+    assert len(others) == 1
+    assert others <= {process.pid for process in ready}
+    assert {threads for _, _, threads in found} == {1}
+    again = share_out(slow_square, range(10), make_slow_square, 2, "squares")
+    assert others.isdisjoint(process for _, process, _ in again), (
+        "they end with the work that they were made ready for"
+    )
+
+
+def test_alone_nobody_is_made_ready():
+    before = set(psutil.Process().children(recursive=True))
+    get_ready(1)
+    assert set(psutil.Process().children(recursive=True)) == before
 
 
 def test_alone_there_is_no_other_process(two_threads):

@@ -85,6 +85,7 @@ def test_parameters_cannot_be_changed_afterwards():
         ("true", True),
         ("greedy", "greedy"),
         ("cuda:0", "cuda:0"),
+        ("", ""),
     ],
 )
 def test_values_are_read_as_people_write_them(text, value):

@@ -10,7 +10,7 @@ from mipnb.evaluation import COLUMNS
 from mipnb.params import Params
 from mipnb.results import residuals, sensitivity, telling_apart
 from mipnb.results.sensitivity_figures import curve_points, sensitivity_sentences
-from mipnb.results.store import stored
+from mipnb.results.store import ITEMS, item_name, stored
 from mipnb.results.telling_apart_figures import risk_sentences
 
 # units of work
@@ -199,6 +199,24 @@ def test_risk_is_what_a_method_tells_beyond_the_retrained_model():
     )
     assert table.p_value["edited", "auc"] == pytest.approx(1 / 5)
     assert table.low["edited", "auc"] <= table.value["edited", "auc"] <= table.high["edited", "auc"] + 1e-9
+
+
+def test_a_classifier_made_beside_the_notebook_is_the_one_that_it_takes(tmp_path):
+    table = pd.concat([logits(shift).assign(method=name) for name, shift in (("a", 0.0), ("b", 40.0))])
+    (tmp_path / "06_baselines").mkdir()
+    table.to_parquet(tmp_path / "06_baselines" / "logits.parquet")
+    values = {"run_dir": str(tmp_path), "forget_ratio": 5, "n_permutations": 2, "seed": 0}
+    telling_apart.load_teller(values)(("text", "b"))
+    (unit,) = (tmp_path / "11_telling_apart" / ITEMS).iterdir()
+    made = []
+
+    def kept(key, make):
+        made.append(item_name(key))
+        return stored(tmp_path / "11_telling_apart", key, make)
+
+    whole = telling_apart.read_table(tmp_path / "06_baselines" / "logits.parquet", telling_apart.COLUMNS, 5)
+    telling_apart.all_methods(whole, kept, 2, 0, ["a", "b"])
+    assert made[1] == unit.name
 
 
 def test_only_what_is_surely_more_telling_is_called_so():
