@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -32,23 +33,32 @@ STARTED = "MIPNB_STARTED"
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A process that waits to become a notebook's kernel, and when it was started (seconds since 1970)."""
+    """A process that waits to become a notebook's kernel.
+
+    Attributes:
+        notebook: which.
+        process: it.
+        started: seconds since 1970.
+        beside: whether another notebook is at work.
+    """
 
     notebook: Path
     process: subprocess.Popen
     started: float
+    beside: bool
 
 
 _WAITING: list[_Waiting] = []  # one at most
-_MEMORY = [0]  # what each has had in memory for itself at the end of its wait, bytes
+_MEMORY = [0]  # what each that was beside another has had in memory for itself at the end of its wait, bytes
 
 
-def start(notebook: Path, folder: Path) -> None:
+def start(notebook: Path, folder: Path, beside: bool = False) -> None:
     """Starts a kernel for a notebook, unless one waits for it already; one that waits for another ends.
 
     Args:
         notebook: the notebook.
         folder: the kernel's working directory.
+        beside: whether another notebook is at work (for `peak_gb`).
     """
     if _WAITING and _WAITING[0].notebook == notebook:
         return
@@ -60,7 +70,7 @@ def start(notebook: Path, folder: Path) -> None:
         cwd=folder,
         start_new_session=True,  # as every kernel: Ctrl-C is this process's to hear
     )
-    _WAITING.append(_Waiting(notebook, process, time.time()))
+    _WAITING.append(_Waiting(notebook, process, time.time(), beside))
 
 
 def take(notebook: Path, arguments: Sequence[str]) -> subprocess.Popen | None:
@@ -73,10 +83,11 @@ def take(notebook: Path, arguments: Sequence[str]) -> subprocess.Popen | None:
     if not _WAITING or _WAITING[0].notebook != notebook or _WAITING[0].started < _changed(notebook):
         stop()
         return None
-    process = _WAITING.pop().process
+    waiting = _WAITING.pop()
+    process = waiting.process
     try:
         memory = psutil.Process(process.pid).memory_info()
-        _MEMORY.append(memory.rss - getattr(memory, "shared", 0))
+        _MEMORY.append((memory.rss - getattr(memory, "shared", 0)) * waiting.beside)
         with process.stdin:
             process.stdin.write(json.dumps(list(arguments)).encode())
     except (OSError, psutil.Error):  # it has died
@@ -121,6 +132,9 @@ def _main(notebook: Path) -> None:
     for statement in imports(notebook):
         with suppress(Exception):  # the notebook itself will say it
             exec(statement, {})
+    logging.raiseExceptions = (
+        False  # a kernel's last words come after its streams are closed; nobody need hear of that
+    )
     if arguments := sys.stdin.read():
         os.environ[STARTED] = str(time.time())
         sys.argv[1:] = json.loads(arguments)

@@ -49,7 +49,7 @@ class ThisPython(AsyncKernelManager):
             self.provisioner.process = process
             self.provisioner.pid = self.provisioner.pgid = process.pid  # it leads a session of its own
         if self.following:
-            ahead.start(self.following, Path.cwd())  # papermill has gone to the kernel's
+            ahead.start(self.following, Path.cwd(), beside=True)  # papermill has gone to the kernel's
 
 
 def execute(
