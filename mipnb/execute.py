@@ -14,51 +14,29 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from mipnb import ahead
 from mipnb.outcome import NotebookFailedError
+from mipnb.progress import LINES
 
 __all__ = ["execute"]
 
+#: what torch keeps of matrix products compiled for the sizes met: of 1024, its default, a third of an edit's memory
+_FEW_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 _MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
 
 
 class ThisPython(AsyncKernelManager):
-    """Starts kernels in the interpreter that runs mipnb, whatever kernel is installed as python3; their bars are lines.
-
-    Attributes:
-        notebook: what is to run; a kernel that was started ahead for it (`ahead`) is taken in place of a new one.
-        following: what will run next, whose kernel is started as soon as this one is; or None.
-    """
-
-    notebook: Path | None = None
-    following: Path | None = None
+    """Starts kernels in the interpreter that runs mipnb, whatever kernel is installed as python3; their bars are lines."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
         """The kernel to start, without its own warnings; what the notebook prints is not affected."""
         spec = get_kernel_dict()
-        return KernelSpec(**spec | {"argv": [*spec["argv"], "--log-level=ERROR"], "env": ahead.ENVIRONMENT})
-
-    async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
-        """Starts the kernel's process: the place that jupyter_client gives to other ways of starting one."""
-        arguments = kernel_cmd[kernel_cmd.index("ipykernel_launcher") + 1 :]
-        process = ahead.take(self.notebook, arguments) if self.notebook else None
-        if process is None:
-            await super()._async_launch_kernel(kernel_cmd, **kw)
-        else:
-            self.provisioner.process = process
-            self.provisioner.pid = self.provisioner.pgid = process.pid  # it leads a session of its own
-        if self.following:
-            ahead.start(self.following, Path.cwd(), beside=True)  # papermill has gone to the kernel's
+        return KernelSpec(
+            **spec | {"argv": [*spec["argv"], "--log-level=ERROR"], "env": LINES | _FEW_KERNELS}
+        )
 
 
-def execute(
-    notebook: Path,
-    parameters: Mapping[str, Any],
-    folder: Path,
-    working_dir: Path,
-    following: Path | None = None,
-) -> float:
+def execute(notebook: Path, parameters: Mapping[str, Any], folder: Path, working_dir: Path) -> float:
     """Executes a notebook into `folder/notebook.ipynb`.
 
     While it runs it is `notebook.running.ipynb`; if it fails it stays as `notebook.failed.ipynb`. What it
@@ -69,7 +47,6 @@ def execute(
         parameters: Values for its `parameters` cell.
         folder: Where to write.
         working_dir: The kernel's working directory.
-        following: The notebook that will be executed next, if its kernel is to be started already.
 
     Returns:
         The seconds it took, start of the kernel included.
@@ -79,8 +56,7 @@ def execute(
     """
     running, started = folder / "notebook.running.ipynb", time.monotonic()
     try:
-        kernel = type("Kernel", (ThisPython,), {"notebook": notebook, "following": following})
-        _papermill(notebook, running, parameters, folder / "log.txt", working_dir, kernel)
+        _papermill(notebook, running, parameters, folder / "log.txt", working_dir)
     except (PapermillExecutionError, DeadKernelError, CellTimeoutError, RuntimeError) as error:
         kept = _keep(running, folder / "notebook.failed.ipynb")
         raise NotebookFailedError(_explain(error, notebook, kept, folder / "log.txt")) from None
@@ -91,12 +67,7 @@ def execute(
 
 
 def _papermill(
-    notebook: Path,
-    output: Path,
-    parameters: Mapping[str, Any],
-    log: Path,
-    working_dir: Path,
-    kernel: type[ThisPython],
+    notebook: Path, output: Path, parameters: Mapping[str, Any], log: Path, working_dir: Path
 ) -> None:
     """Calls papermill quietly, with the notebook's standard output and error in a log file."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -107,7 +78,7 @@ def _papermill(
             parameters=dict(parameters),
             kernel_name="python3",
             language="python",
-            kernel_manager_class=kernel,
+            kernel_manager_class=ThisPython,
             progress_bar=False,
             stdout_file=stream,
             stderr_file=stream,

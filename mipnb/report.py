@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import math
-import os
 import platform
 import re
 import sys
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from mipnb import __version__
-from mipnb.ahead import STARTED
 from mipnb.artefacts import atomic_path, clear_partial, write_json
 
 if TYPE_CHECKING:
@@ -39,14 +37,12 @@ def finish(folder: str | Path, **settings: Any) -> "pd.DataFrame":
         **settings: What else to show, e.g. `seed=params.seed, device=params.device, dtype=params.dtype`.
 
     Returns:
-        A table with one column, `value`: versions, settings, seconds since the kernel started (since it was taken, if it
-            was started ahead), peak memory.
+        A table with one column, `value`: versions, settings, seconds since the kernel started, peak memory.
     """
     import pandas as pd
 
-    began = float(os.environ.get(STARTED, psutil.Process().create_time()))
     usage = {
-        "seconds": round(time.time() - began, 1),
+        "seconds": round(time.time() - psutil.Process().create_time(), 1),
         "peak_memory_gb": peak_memory_gb(),
     }
     if (gpu := _peak_gpu_memory_gb()) is not None:
