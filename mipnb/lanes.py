@@ -29,9 +29,8 @@ Result = TypeVar("Result")
 Work = Callable[[Piece], Result]
 
 _WORK: list[Work] = []  # in a helper: what it was told to do its pieces with
-_READY: list[
-    ProcessPoolExecutor
-] = []  # helpers that were started before there was work for them; one pool at most
+#: helpers that were started before there was work for them; one pool at most
+_READY: list[ProcessPoolExecutor] = []
 
 
 def processes_of(params: Any) -> int:

@@ -201,6 +201,7 @@ def unit_maker(setting: Setting) -> Callable[[Unit], None]:
     asked = functools.cache(lambda: in_own_words(setting))
 
     def make(unit: Unit) -> None:
+        """The unit, unless it is kept already; the answers in the vanilla model's words are made once for all."""
         what, neurons = unit
         if what == "silence":
             gold_probabilities(setting, asked(), neurons)
