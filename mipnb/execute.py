@@ -8,35 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import papermill
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from mipnb import ahead
 from mipnb.outcome import NotebookFailedError
-from mipnb.progress import LINES
 
 __all__ = ["execute"]
 
-#: what torch keeps of matrix products compiled for the sizes met: of 1024, its default, a third of an edit's memory
-_FEW_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 _MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
 
 
-class ThisPython(AsyncKernelManager):
-    """Starts kernels in the interpreter that runs mipnb, whatever kernel is installed as python3; their bars are lines."""
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        """The kernel to start, without its own warnings; what the notebook prints is not affected."""
-        spec = get_kernel_dict()
-        return KernelSpec(
-            **spec | {"argv": [*spec["argv"], "--log-level=ERROR"], "env": LINES | _FEW_KERNELS}
-        )
-
-
-def execute(notebook: Path, parameters: Mapping[str, Any], folder: Path, working_dir: Path) -> float:
+def execute(
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    folder: Path,
+    working_dir: Path,
+    following: Path | None = None,
+) -> float:
     """Executes a notebook into `folder/notebook.ipynb`.
 
     While it runs it is `notebook.running.ipynb`; if it fails it stays as `notebook.failed.ipynb`. What it
@@ -47,6 +36,7 @@ def execute(notebook: Path, parameters: Mapping[str, Any], folder: Path, working
         parameters: Values for its `parameters` cell.
         folder: Where to write.
         working_dir: The kernel's working directory.
+        following: The notebook that will be executed next, if its kernel is to be started already.
 
     Returns:
         The seconds it took, start of the kernel included.
@@ -55,11 +45,16 @@ def execute(notebook: Path, parameters: Mapping[str, Any], folder: Path, working
         NotebookFailedError: If a cell raised an error or the kernel died.
     """
     running, started = folder / "notebook.running.ipynb", time.monotonic()
+    kernel = ahead.take(notebook) or ahead.new(working_dir)
     try:
-        _papermill(notebook, running, parameters, folder / "log.txt", working_dir)
+        if following:
+            ahead.start(following, working_dir, beside=True)
+        _papermill(notebook, running, parameters, folder / "log.txt", kernel)
     except (PapermillExecutionError, DeadKernelError, CellTimeoutError, RuntimeError) as error:
         kept = _keep(running, folder / "notebook.failed.ipynb")
         raise NotebookFailedError(_explain(error, notebook, kept, folder / "log.txt")) from None
+    finally:
+        ahead.end(kernel)
     seconds = time.monotonic() - started
     (folder / "notebook.failed.ipynb").unlink(missing_ok=True)
     os.replace(running, folder / "notebook.ipynb")
@@ -67,7 +62,7 @@ def execute(notebook: Path, parameters: Mapping[str, Any], folder: Path, working
 
 
 def _papermill(
-    notebook: Path, output: Path, parameters: Mapping[str, Any], log: Path, working_dir: Path
+    notebook: Path, output: Path, parameters: Mapping[str, Any], log: Path, kernel: ahead.Kernel
 ) -> None:
     """Calls papermill quietly, with the notebook's standard output and error in a log file."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -78,11 +73,10 @@ def _papermill(
             parameters=dict(parameters),
             kernel_name="python3",
             language="python",
-            kernel_manager_class=ThisPython,
+            km=kernel,
             progress_bar=False,
             stdout_file=stream,
             stderr_file=stream,
-            cwd=str(working_dir),
         )
 
 

@@ -17,10 +17,12 @@ from mipnb.artefacts import atomic_path, clear_partial, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["HELPER_PEAKS", "finish", "peak_bytes", "peak_memory_gb", "replace_block", "versions"]
+__all__ = ["BEGAN", "HELPER_PEAKS", "finish", "peak_bytes", "peak_memory_gb", "replace_block", "versions"]
 
 #: peak resident memory of helper processes (`mipnb.lanes`), bytes by process number
 HELPER_PEAKS: dict[int, int] = {}
+#: when the notebook's first cell began, seconds since 1970, in a kernel that was started ahead (`mipnb.ahead`); else empty
+BEGAN: list[float] = []
 
 USAGE = "usage.json"
 LAST_USAGE = "usage.last.json"  # the same of the run before, while a notebook is run again
@@ -37,12 +39,14 @@ def finish(folder: str | Path, **settings: Any) -> "pd.DataFrame":
         **settings: What else to show, e.g. `seed=params.seed, device=params.device, dtype=params.dtype`.
 
     Returns:
-        A table with one column, `value`: versions, settings, seconds since the kernel started, peak memory.
+        A table with one column, `value`: versions, settings, seconds since the kernel started (since its first cell, if it
+            was started ahead), peak memory.
     """
     import pandas as pd
 
+    began = BEGAN[0] if BEGAN else psutil.Process().create_time()
     usage = {
-        "seconds": round(time.time() - psutil.Process().create_time(), 1),
+        "seconds": round(time.time() - began, 1),
         "peak_memory_gb": peak_memory_gb(),
     }
     if (gpu := _peak_gpu_memory_gb()) is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 
+from mipnb import ahead
 from mipnb.artefacts import project_root, stage_dir, under_root, write_json
 from mipnb.checks import check_artefacts, check_inputs, check_rows
 from mipnb.outcome import NotebookFailedError, Outcome
@@ -137,9 +138,13 @@ def run_plan(plan: Plan) -> list[Outcome]:
     """
     with locked(plan.run):
         stale = [name for name in plan.selected if _reasons(plan, name)]
-        if stale:
-            check_plan(plan)
-        return _run_graph(plan)
+        try:
+            if stale:
+                ahead.start(plan.stages[stale[0]].notebook, project_root())
+                check_plan(plan)
+            return _run_graph(plan)
+        finally:
+            ahead.stop()
 
 
 def check_plan(plan: Plan) -> None:
@@ -203,7 +208,7 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
 
     def action() -> "TaskFailed | None":
         try:
-            run_stage(plan, plan.stages[outcome.name])
+            run_stage(plan, plan.stages[outcome.name], _following(plan, outcome.name))
         except (NotebookFailedError, ValueError, OSError) as error:
             return TaskFailed(str(error))
 
@@ -211,8 +216,13 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
     return Task(outcome.name, [action], task_dep=before, uptodate=[is_up_to_date], io={"capture": False})
 
 
-def run_stage(plan: Plan, stage: Stage) -> None:
+def run_stage(plan: Plan, stage: Stage, following: Path | None = None) -> None:
     """Runs one notebook and records what its results were made from; the record comes last.
+
+    Args:
+        plan: What is run.
+        stage: The notebook.
+        following: The notebook that runs next in this process, if its kernel is to be started already.
 
     Raises:
         NotebookFailedError: If a cell raised an error, the kernel died, or an artefact was not written.
@@ -226,7 +236,7 @@ def run_stage(plan: Plan, stage: Stage) -> None:
     values = {name: getattr(plan.params, name) for name in notebook_parameters(stage.notebook)}
     write_json(folder / "params.json", values)
     made_from = ingredients(stage, plan.params, plan.run, plan.stages)
-    seconds = execute(stage.notebook, values, folder, project_root())
+    seconds = execute(stage.notebook, values, folder, project_root(), following)
     if missing := [name for name in stage.writes if not (folder / name).exists()]:
         raise NotebookFailedError(
             f"notebook {stage.notebook}\nended without writing {', '.join(missing)} into {folder}"
@@ -234,6 +244,13 @@ def run_stage(plan: Plan, stage: Stage) -> None:
     write_json(
         folder / RECORD, made_from | {"outputs": outputs(stage, plan.run), "seconds": round(seconds, 1)}
     )
+
+
+def _following(plan: Plan, name: str) -> Path | None:
+    """Returns the notebook that will run after this one, whose kernel can start already; None if this is the last one."""
+    later = plan.selected[plan.selected.index(name) + 1 :]
+    found = (other for other in later if name in plan.stages[other].reads or _reasons(plan, other))
+    return next((plan.stages[other].notebook for other in found), None)
 
 
 def _reporter(plan: Plan, outcomes: dict[str, Outcome]) -> object:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from mipnb import ahead
 from mipnb.commands.given import add_parameters, parameters
 from mipnb.outcome import table
 from mipnb.params import Params
@@ -50,7 +51,7 @@ def command(options: argparse.Namespace) -> int:
         return 0
     _note(plan, options)
     outcomes = run_plan(plan)
-    print(table(outcomes))
+    print(table(outcomes, beside=ahead.peak_gb()))
     if options.report:
         from mipnb.html_report import write_report
 

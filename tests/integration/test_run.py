@@ -14,7 +14,9 @@ import nbformat
 import psutil
 import pytest
 
+from mipnb import ahead
 from mipnb.cli import main
+from mipnb.outcome import Outcome, table
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "notebooks"
 NAMES = ["01_numbers", "02_sum", "03_show"]
@@ -95,6 +97,27 @@ def test_nothing_runs_twice_from_anywhere_in_the_project(done: Path, capsys, mon
     assert states(out) == expect("up to date", "up to date", "up to date")
     assert "[3/3] 03_show: up to date" in out
     assert (done / "runs/pocket/03_show/notebook.ipynb").stat().st_mtime_ns == before
+
+
+def test_every_kernel_is_started_ahead_and_none_is_left(done: Path, capsys, monkeypatch):
+    taken, take = [], ahead.take
+    monkeypatch.setattr(ahead, "take", lambda *what: taken.append(take(*what)) or taken[-1])
+    assert run(capsys, "--force")[0] == 0
+    assert [process is not None for process in taken] == [True] * len(NAMES)
+    assert run(capsys, "--only", "02", "--force")[0] == 0
+    assert len(taken) == len(NAMES) + 1
+    assert taken[-1]
+    assert not ahead._WAITING
+
+
+def test_what_waited_beside_a_notebook_counts_in_the_peak():
+    outcomes = [
+        Outcome("01_numbers", "ran", seconds=1.0, peak_memory_gb=0.5),
+        Outcome("02_sum", "ran", seconds=1.0, peak_memory_gb=0.75),
+    ]
+    assert table(outcomes, beside=0.5).splitlines()[-1].split() == ["this", "run", "2.0", "1.25"]
+    waiting = [Outcome("01_numbers", "up to date", seconds=1.0, peak_memory_gb=0.5)]
+    assert table(waiting, beside=0.5).splitlines()[-1].split() == ["this", "run", "0.0", "-"]
 
 
 def test_a_parameter_reruns_what_takes_it_and_what_follows(done: Path, capsys):

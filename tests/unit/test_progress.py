@@ -59,9 +59,9 @@ def test_batch_gets_lines_and_none_for_short_work(monkeypatch, capsys):
 
 
 def test_kernels_of_a_run_print_lines():
-    from mipnb.execute import ThisPython
+    from mipnb.ahead import Kernel
 
-    spec = ThisPython().kernel_spec
+    spec = Kernel().kernel_spec
     assert spec.env["MIPNB_PROGRESS"] == "lines"
     assert spec.argv[0] == sys.executable
 
