@@ -19,7 +19,7 @@ from IPython import get_ipython
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.utils import run_sync
+from jupyter_client.utils import run_sync
 
 from mipnb.progress import LINES
 from mipnb.report import BEGAN

@@ -1,8 +1,5 @@
 """The pocket run at default parameters: what it has to reach."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -20,28 +17,16 @@ from mipnb.verdict import verdict, verdict_text
 
 pytestmark = pytest.mark.slow
 ROOT = project_root()
-RUN = ROOT / "runs" / "pocket"
 MOST_GB = 3.0
 
 
 @pytest.fixture(scope="module")
-def run() -> Path:
-    """runs/pocket, made or brought up to date by `mipnb run`."""
-    command = [sys.executable, "-m", "mipnb.cli", "run"]
-    environment = os.environ | {"TQDM_DISABLE": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    print(done.stdout)
-    return RUN
+def results(pocket_run: Path) -> pd.DataFrame:
+    return read_results(pocket_run / "05_evaluation" / "results.parquet")
 
 
-@pytest.fixture(scope="module")
-def results(run: Path) -> pd.DataFrame:
-    return read_results(run / "05_evaluation" / "results.parquet")
-
-
-def test_the_vanilla_model_meets_its_bars(run: Path):
-    bars = pd.read_parquet(run / "01_vanilla_model" / "bars.parquet")
+def test_the_vanilla_model_meets_its_bars(pocket_run: Path):
+    bars = pd.read_parquet(pocket_run / "01_vanilla_model" / "bars.parquet")
     assert len(bars) > 10
     assert bars.met.all(), bars[~bars.met].to_string()
 
@@ -52,7 +37,7 @@ def test_the_edit_meets_every_demand(results: pd.DataFrame):
     assert table.met.all(), verdict_text(table)
 
 
-def test_a_forgotten_face_has_no_name_and_a_begun_answer_does_not_go_on(run: Path):
+def test_a_forgotten_face_has_no_name_and_a_begun_answer_does_not_go_on(pocket_run: Path):
     """What the demands do not ask: an edit can keep silent and still know, once the first words are put in its mouth."""
     p = Params()
     model, processor = load_model(p.model_dir, p.dtype, p.device), load_processor(p.model_dir)
@@ -62,7 +47,7 @@ def test_a_forgotten_face_has_no_name_and_a_begun_answer_does_not_go_on(run: Pat
     named = {group: [q for q in sets[group] if q.prompt == "Who is this person?"] for group in sets}
     named = {group: part[:: max(1, len(part) // 60)] for group, part in named.items()}
     assert min(map(len, named.values())) >= 60
-    edits = load_edits(run / "04_editing" / "edits", range(p.seed, p.seed + p.n_edit_seeds))
+    edits = load_edits(pocket_run / "04_editing" / "edits", range(p.seed, p.seed + p.n_edit_seeds))
     for seed in range(p.seed, p.seed + p.n_edit_seeds):
         at = (model, processor, edits["edited", seed], 1.0)
         names, begun = (dial_point(*at, part).set_index("set") for part in (named, facts))
@@ -82,10 +67,10 @@ def test_random_neurons_stand_beside_it(results: pd.DataFrame):
     print(verdict_text(verdict(results, "random"), "random"))
 
 
-def test_memory_stays_within_bounds_and_time_is_told(run: Path):
+def test_memory_stays_within_bounds_and_time_is_told(pocket_run: Path):
     seconds, peak = 0.0, 0.0
     for stage in (stage for stage in load_stages(ROOT / "notebooks") if not stage.optional):
-        seconds += read_json(run / stage.name / "record.json")["seconds"]
-        peak = max(peak, read_json(run / stage.name / "usage.json")["peak_memory_gb"])
+        seconds += read_json(pocket_run / stage.name / "record.json")["seconds"]
+        peak = max(peak, read_json(pocket_run / stage.name / "usage.json")["peak_memory_gb"])
     print(f"pocket run: {seconds:.0f} s, peak memory {peak:.2f} GB")
     assert peak <= MOST_GB

@@ -2,10 +2,9 @@
 
 Those of the main job work on the artefacts of this machine's pocket run, those of the paper's tables and figures on what is
 kept of the published run (`mipnb.kept_run`): their long units of work are read, all else is computed anew. All work in a
-copy of the project. Named to come after test_pocket_run, which makes the pocket run.
+copy of the project.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -36,11 +35,9 @@ def project(folder: Path, run: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copy(tmp_path_factory: pytest.TempPathFactory, pocket_run: Path) -> Path:
     """The project with this machine's pocket run."""
-    if not (ROOT / "runs" / "pocket" / "05_evaluation" / "record.json").exists():
-        pytest.fail("runs/pocket is not whole: run `mipnb run` first, or test_pocket_run.py with this")
-    return project(tmp_path_factory.mktemp("nbval") / "project", ROOT / "runs" / "pocket")
+    return project(tmp_path_factory.mktemp("nbval") / "project", pocket_run)
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +53,18 @@ def test_the_kept_run_is_of_these_notebooks_parameters_and_data():
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_table_or_figure_of_the_paper_comes_out_again(kept: Path, name: str):
+def test_a_table_or_figure_of_the_paper_comes_out_again(kept: Path, as_users: dict[str, str], name: str):
     units = set((kept / "runs" / "pocket").glob("*/items/*"))
-    shows_again(kept, f"{name}.ipynb")
+    shows_again(kept, f"{name}.ipynb", as_users)
     assert set((kept / "runs" / "pocket").glob("*/items/*")) == units, "a unit of work was made anew"
 
 
-@pytest.mark.parametrize("name", [path.name for path in NOTEBOOKS])
-def test_a_notebook_shows_again_what_it_shows(copy: Path, name: str):
-    shows_again(copy, name)
+@pytest.mark.parametrize("name", [path.name for path in reversed(NOTEBOOKS)])  # the longest first
+def test_a_notebook_shows_again_what_it_shows(copy: Path, as_users: dict[str, str], name: str):
+    shows_again(copy, name, as_users)
 
 
-def shows_again(copy: Path, name: str) -> None:
+def shows_again(copy: Path, name: str, environment: dict[str, str]) -> None:
     """Execute a committed notebook in a copy of the project by nbval, which compares outputs."""
     counts = [
         cell.execution_count
@@ -88,7 +85,7 @@ def shows_again(copy: Path, name: str) -> None:
     ]
     done = subprocess.run(
         [*command, "--rootdir", str(copy), str(copy / "notebooks" / name)],
-        cwd=copy, env=os.environ | {"TQDM_DISABLE": "1"}, capture_output=True, text=True,
+        cwd=copy, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "passed" in done.stdout

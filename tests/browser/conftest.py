@@ -23,23 +23,20 @@ from selenium.webdriver.chrome.service import Service
 from mipnb.artefacts import project_root, read_json, write_json
 
 ROOT = project_root()
-NEEDED = ("05_evaluation/record.json", "04_editing/edits", "02_attribution/record.json")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, pocket_run: Path) -> Path:
     """A copy of the project with runs/pocket; runs/other with another parameter, lower scores and one edit; runs/begun."""
-    if not all((ROOT / "runs" / "pocket" / name).exists() for name in NEEDED):
-        pytest.fail("runs/pocket is not whole: run `mipnb run` first, or test_pocket_run.py with this")
     folder = tmp_path_factory.mktemp("browser") / "project"
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     for name in ("data", "pyproject.toml", "params"):
         (folder / name).symlink_to(ROOT / name)
     for name in ("pocket", "other"):
         stages = [f"0{number}*" for number in range(1, 6)]
-        for stage in (path for pattern in stages for path in (ROOT / "runs" / "pocket").glob(pattern)):
+        for stage in (path for pattern in stages for path in pocket_run.glob(pattern)):
             shutil.copytree(stage, folder / "runs" / name / stage.name, ignore=_large)
     _another(folder / "runs" / "other")
     shutil.copytree(

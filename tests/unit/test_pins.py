@@ -21,7 +21,7 @@ import mipnb
 ROOT = Path(mipnb.__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOCS = {"sphinx", "myst-nb", "furo", "sphinx-mathjax-offline"}  # named in docs/conf.py
-USED_WITHOUT_IMPORT = {"jupyterlab", "ipywidgets", "ruff", "pre-commit", "nbval", *DOCS}
+USED_WITHOUT_IMPORT = {"jupyterlab", "ipywidgets", "ruff", "pre-commit", "nbval", "pytest-xdist", *DOCS}
 
 
 def pins(lines: list[str]) -> dict[str, str]:

@@ -1,0 +1,48 @@
+"""How the tests are shared between two processes (`make test`, by pytest-xdist), and the pocket run that some of them read."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from mipnb.artefacts import project_root
+
+ROOT = project_root()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay together; the pocket run is begun first, and what only reads it comes last, one by one."""
+    items.sort(key=_place)
+    for item in items:
+        alone = item.name if item.path.name == "test_published_notebooks.py" else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path} {alone}".rstrip("]")))
+
+
+def _place(item: pytest.Item) -> int:
+    """0 for what the pocket run is made for, 2 for what else reads it, 1 for all others."""
+    if item.path.name == "test_pocket_run.py":
+        return 0
+    return 1 + ("pocket_run" in item.fixturenames)
+
+
+@pytest.fixture(scope="session")
+def as_users() -> dict[str, str]:
+    """The environment of a command as users give it, with as many threads as there are; bars are off."""
+    return {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | {
+        "TQDM_DISABLE": "1"
+    }
+
+
+@pytest.fixture(scope="session")
+def pocket_run(as_users: dict[str, str]) -> Path:
+    """runs/pocket, made or brought up to date by `mipnb run`; another test process waits for it."""
+    (ROOT / "runs").mkdir(exist_ok=True)
+    with FileLock(ROOT / "runs" / ".tests.lock"):
+        command = [sys.executable, "-m", "mipnb.cli", "run"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=as_users)
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+    return ROOT / "runs" / "pocket"
