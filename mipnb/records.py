@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mipnb.artefacts import atomic_path
@@ -17,7 +17,7 @@ from mipnb.artefacts import atomic_path
 def save_record(
     path: str | Path, kind: str, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]
 ) -> Path:
-    """Write tensors and JSON fields to one file, whole or not at all.
+    """Write tensors and JSON fields to one file, whole or not at all: the same bytes whenever they are the same.
 
     Args:
         path: the file, replaced if it exists.
@@ -27,9 +27,19 @@ def save_record(
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": kind, "fields": json.dumps(dict(fields), sort_keys=True, allow_nan=False)}
-    with atomic_path(path) as temporary:
-        save_file(whole, temporary, metadata=header)
+    data = save(whole, metadata=header)
+    start = 8 + int.from_bytes(data[:8], "little")
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(_sorted(data[8:start]))
+        file.write(memoryview(data)[start:])
     return Path(path)
+
+
+def _sorted(header: bytes) -> bytes:
+    """A safetensors file's header with its length before it, in sorted order: safetensors writes metadata in any."""
+    text = json.dumps(json.loads(header), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text
 
 
 def load_record(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

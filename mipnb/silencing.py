@@ -10,12 +10,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mipnb.batches import answer_logprob, batches, encode
+from mipnb.batches import Batch, answer_logprob, batches, encode
 from mipnb.benchmarks import Question
 from mipnb.hooks import zeroed
 from mipnb.models import ffns
 from mipnb.paths import NeuronPath
 
+#: questions with what the model reads of them, batch by batch
+Encoded = list[tuple[Sequence[Question], Batch]]
 COLUMNS = ["silenced", "set", "modality", "probability", "change"]
 
 
@@ -27,12 +29,19 @@ def answer_probability(
     Returns:
         Columns modality and probability, text questions first (the order of `batches`).
     """
+    return _probability(model, _encoded(processor, questions, batch_size, device))
+
+
+def _encoded(processor, questions: Sequence[Question], batch_size: int, device: str) -> Encoded:
+    return [(group, encode(processor, group, device=device)) for group in batches(questions, batch_size)]
+
+
+def _probability(model: nn.Module, encoded: Encoded) -> pd.DataFrame:
     rows = []
-    for group in batches(questions, batch_size):
-        batch = encode(processor, group, device=device)
-        labels = batch.pop("labels")
+    for group, batch in encoded:
+        inputs = {key: tensor for key, tensor in batch.items() if key != "labels"}
         with torch.inference_mode():
-            found = answer_logprob(model(**batch).logits, labels).exp().tolist()
+            found = answer_logprob(model(**inputs).logits, batch["labels"]).exp().tolist()
         rows += [(question.modality, value) for question, value in zip(group, found, strict=True)]
     return pd.DataFrame(rows, columns=["modality", "probability"])
 
@@ -59,10 +68,11 @@ def silencing(
         ValueError: a path is of another model.
     """
     rows = []
+    sets = {group: _encoded(processor, questions, batch_size, device) for group, questions in asked.items()}
     for name, chosen in {"nothing": (), **choices}.items():
         with _silent(model, chosen):
-            for group, questions in asked.items():
-                found = answer_probability(model, processor, questions, batch_size, device)
+            for group, encoded in sets.items():
+                found = _probability(model, encoded)
                 rows += [
                     (name, group, modality, value)
                     for modality, value in found.groupby("modality").probability.mean().items()

@@ -5,9 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mipnb import artefacts
 from mipnb.artefacts import atomic_path, project_root, read_json, require, sha256, stage_dir, write_json
+from mipnb.records import load_record, save_record
 
 
 def test_a_file_appears_whole(tmp_path: Path):
@@ -102,3 +105,14 @@ def test_the_root_is_found_from_below(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_elsewhere_the_root_is_where_mipnb_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert project_root() == Path(artefacts.__file__).resolve().parents[1]
+
+
+def test_a_record_is_the_same_bytes_every_time_and_a_plain_safetensors_file(tmp_path: Path):
+    tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 5, dtype=torch.bfloat16)}
+    fields = {"zwei": "ü", "one": [1, None]}
+    files = [save_record(tmp_path / f"{n}.safetensors", "test-1", tensors, fields) for n in range(20)]
+    assert len({file.read_bytes() for file in files}) == 1
+    loaded, told = load_record(files[0], "test-1")
+    assert told == fields
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+    assert load_file(files[0]).keys() == tensors.keys()
