@@ -22,6 +22,7 @@ gradient (attribution patching), and `relevance`, the same with propagation rule
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -150,6 +151,8 @@ def _networks(
 def _plan(
     kind: str, score: str, search: str, rule: str, n_steps: int, top_k: int, completeness: bool
 ) -> Plan:
+    if not (isinstance(n_steps, int) and n_steps >= 1):
+        raise ValueError(f"n_steps is {n_steps!r}; expected a whole number of at least 1")
     gap = completeness and score == "complete" and kind == "igi" and search in ("greedy", "one_pass")
     if rule in ADAPTIVE and search == "exact":
         raise ValueError(
@@ -167,6 +170,8 @@ def _rows(probe: Probe, plan: Plan, max_rows: int | None, memory_gb: float | Non
         raise ValueError(f"max_rows is {max_rows}; a pass holds at least 1 row")
     if memory_gb is None:
         return max_rows or MAX_ROWS
+    if not math.isfinite(memory_gb):
+        raise ValueError(f"memory_gb is {memory_gb}; expected a finite number of GB, or None for no limit")
     fitting = rows_within(memory_gb, probe, plan.n_steps)
     return min(fitting, max_rows or fitting)
 

@@ -35,9 +35,14 @@ def encode(processor, questions: Sequence[Question], with_answer: bool = True, d
         with image_grid_thw int64 (batch, 3) for a family that packs them, else (batch, channels, height, width).
 
     Raises:
-        ValueError: no questions, pictures in some questions only, a processor of no known family, or one that cuts
-            a picture into several.
+        ValueError: no questions, an empty answer where answers are wanted, pictures in some questions only, a processor of
+            no known family, or one that cuts a picture into several.
     """
+    empty = [f"{q.person_id}: {q.prompt}" for q in questions if not q.answer.strip()]
+    if with_answer and empty:
+        raise ValueError(
+            f"the answer of {empty[:3]} is empty: there is nothing to score or to learn; give one, or leave it out"
+        )
     pictured = {question.image is not None for question in questions}
     if len(pictured) != 1:
         raise ValueError(

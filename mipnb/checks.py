@@ -25,7 +25,8 @@ def check_inputs(params: Params, taken: Collection[str]) -> None:
             is no chat model, the second vanilla model is of another kind than the first, or nobody is left to show examples of.
     """
     if "benchmark_dir" in taken:
-        _check_benchmark(params, "forget_ratio" in taken)
+        _check_benchmark(params, taken)
+    _check_choices(params, taken)
     if "n_shots" in taken and params.n_shots:
         _check_shots(params)
     if "training_dir" in taken and params.training_dir and not under_root(params.training_dir).is_dir():
@@ -80,8 +81,8 @@ def _check_device(device: str) -> None:
         )
 
 
-def _check_benchmark(params: Params, with_ratio: bool) -> None:
-    """Checks that the benchmark is there, is of the kind asked for, and has the forget ratio."""
+def _check_benchmark(params: Params, taken: Collection[str]) -> None:
+    """Checks that the benchmark is there, is of the kind asked for, and has the forget ratios."""
     from mipnb import benchmarks
 
     folder = under_root(params.benchmark_dir)
@@ -93,11 +94,27 @@ def _check_benchmark(params: Params, with_ratio: bool) -> None:
             f"benchmark = {params.benchmark}: {folder} looks like {benchmarks.described(folder)}; expected "
             f"{benchmarks.LAYOUTS[params.benchmark]}; give such a folder as benchmark_dir, or set benchmark to auto"
         )
-    ratios = benchmarks.forget_ratios(folder)
-    if with_ratio and params.forget_ratio not in ratios:
+    there = benchmarks.forget_ratios(folder)
+    asked = [("forget_ratio", params.forget_ratio)] if "forget_ratio" in taken else []
+    asked += [("other_ratios", ratio) for ratio in params.other_ratios if "other_ratios" in taken]
+    for name, ratio in asked:
+        if ratio not in there:
+            raise ValueError(
+                f"{name} = {getattr(params, name)}: {folder} has no forget_{ratio}; "
+                f"it has the ratios {', '.join(map(str, there)) or '(none)'}"
+            )
+
+
+def _check_choices(params: Params, taken: Collection[str]) -> None:
+    """Checks what notebooks would find out late: baselines by name, and a search that a rule does not go with."""
+    if "methods" in taken:
+        from mipnb.results.unlearners import check_methods
+
+        check_methods(params.methods)
+    if "search" in taken and "rule" in taken and params.search == "exact" and params.rule == "stieltjes":
         raise ValueError(
-            f"forget_ratio = {params.forget_ratio}: {folder} has no forget_{params.forget_ratio}; "
-            f"it has the ratios {', '.join(map(str, ratios)) or '(none)'}"
+            "search = exact does not go with rule = stieltjes, which takes its points from one set a layer; choose "
+            "right, midpoint or gauss"
         )
 
 
@@ -155,17 +172,17 @@ def _check_second(params: Params) -> None:
 
 
 def _check_sizes(params: Params, taken: Collection[str]) -> None:
-    """Checks top_k and layer_index against the model's configuration."""
+    """Checks numbers of neurons and layer_index against the model's configuration."""
     from mipnb import models
 
     sizes = models.ffn_sizes(params.model_dir, params.model_revision)
     for branch, (layers, neurons) in sizes.items():
-        top_k = getattr(params, f"{branch}_top_k")
-        if f"{branch}_top_k" in taken and top_k > neurons:
-            raise ValueError(
-                f"{branch}_top_k = {top_k}: the model has {neurons} neurons "
-                f"in each of its {layers} {branch} layers"
-            )
+        for name in (f"{branch}_top_k", f"trial_{branch}_top_k"):
+            if name in taken and getattr(params, name) > neurons:
+                raise ValueError(
+                    f"{name} = {getattr(params, name)}: the model has {neurons} neurons "
+                    f"in each of its {layers} {branch} layers"
+                )
     if "layer_index" in taken and params.layer_index >= sizes["text"][0]:
         raise ValueError(
             f"layer_index = {params.layer_index}: the model has {sizes['text'][0]} language layers, "

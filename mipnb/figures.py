@@ -8,6 +8,8 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from IPython import get_ipython
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from mipnb.artefacts import atomic_path, project_root, read_json, sha256, write_json
@@ -32,7 +34,7 @@ def save_figure(
         name: the figure's id, e.g. "fig05_forget_retain"; the files' stem.
         data: exactly what is drawn, one row a mark.
         folder: e.g. figures/; made if need be.
-        source: notebook (a name), parameters (plain values), results (the files used), and caption.
+        source: notebook (a name), parameters (plain values), results (the files used), and caption, which a notebook shows.
 
     Returns:
         Suffix -> file. The same figure saved again gives the same bytes. Paths in the manifest are relative
@@ -56,6 +58,7 @@ def save_figure(
     with atomic_path(files["csv"]) as temporary:
         data.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
     _note(folder / MANIFEST, name, source, files)
+    _show(source["caption"])
     return files
 
 
@@ -77,7 +80,14 @@ def save_table(
     with atomic_path(files["md"]) as temporary:
         temporary.write_text(f"{text.strip()}\n\n{source['caption']}\n", encoding="utf-8")
     _note(Path(folder) / MANIFEST, name, source, files)
+    _show(source["caption"])
     return files
+
+
+def _show(caption: str) -> None:
+    """The caption on a notebook's page; nothing elsewhere."""
+    if get_ipython() is not None:
+        display(Markdown(f"*{caption}*"))
 
 
 def _note(manifest: Path, name: str, source: Mapping[str, Any], files: Mapping[str, Path]) -> None:

@@ -165,6 +165,9 @@ class Params(BaseModel):
         description="baselines that are trained beside ours (names of mipnb.baselines.METHODS)",
     )
     n_baseline_seeds: int = Field(3, ge=1, description="how often each baseline is trained with another seed")
+    baseline_lora: bool = Field(
+        False, description="baselines whose source trains LoRA's updates do so, in place of all weights"
+    )
     other_ratios: list[int] = Field([10, 15], description="forget ratios of one more round of all methods")
     tuning: str = Field(
         "data/results/tuning.json", json_schema_extra=_INPUT,

@@ -228,7 +228,9 @@ def numbers(results: pd.DataFrame) -> str:
     from mipnb.evaluation import side_by_side
 
     table = side_by_side(results[results.metric != "n_unparsed"], list(METHODS)).droplevel("modality")
-    rows = [f"| split | task | metric | {' | '.join(METHODS)} |", "|---" * (3 + len(METHODS)) + "|"]
+    seeds = results.groupby("method").seed.nunique()
+    names = [f"{name} (seeds: {seeds[name]})" if seeds[name] > 1 else name for name in METHODS]
+    rows = [f"| split | task | metric | {' | '.join(names)} |", "|---" * (3 + len(METHODS)) + "|"]
     for split in SPLITS:
         for (_, task, metric), values in table[table.index.get_level_values("split") == split].iterrows():
             marks = " | ".join(f"{value:.2f}" for value in values)

@@ -15,6 +15,7 @@ from mipnb.benchmarks import load_training, retain_ids
 from mipnb.lora import PAPER, LoraRecipe, tune_lora
 from mipnb.models import BRANCHES, family, ffns, fingerprint, load_model, load_processor, save_model
 from mipnb.pocket.recipe import RECIPE, make_base, make_vanilla
+from mipnb.sources import ffn_sizes
 
 #: parameter of a run -> field of LoraRecipe, with `lora_` before it
 _LORA = ("rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "save_every")
@@ -88,12 +89,23 @@ def retrained(params: BaseModel, ratio: int, folder: str | Path) -> Path:
 
     Returns:
         The model's folder.
+
+    Raises:
+        ValueError: the model in retrained_dir has other layers or neurons than base_dir: it is another model's reference.
     """
     shipped = under_root(params.retrained_dir.format(ratio=ratio))
     made = Path(folder) / f"retrained_{ratio}"
     if not shipped.is_dir() and not made.is_dir():
         make_retrained(params, ratio, made)
-    return shipped if shipped.is_dir() else made
+    if not shipped.is_dir():
+        return made
+    found, expected = ffn_sizes(shipped), ffn_sizes(params.base_dir, params.base_revision)
+    if found != expected:
+        raise ValueError(
+            f"retrained_dir = {shipped} has (layers, neurons) {found}, base_dir = {params.base_dir} {expected}: it is no "
+            "reference for this model. Name its own, or a folder that does not exist, and it is trained"
+        )
+    return shipped
 
 
 def make_retrained(params: BaseModel, ratio: int, out: str | Path, report: Callable | None = print) -> Path:

@@ -30,6 +30,7 @@ class Method:
         forget, retain: its loss's two terms; None for a method that prunes.
         own: its source's settings, where they are not `Settings`' defaults.
         grid: what is tried for it on validation people: setting -> values.
+        lora: whether its source (for three of them MLLMU-Bench's code) trains low-rank updates in place of the weights.
         refuses: whether the forget set's answers are refusals (`refusals.refusing`).
     """
 
@@ -38,14 +39,15 @@ class Method:
     retain: Term | None = None
     own: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    lora: bool = False
     refuses: bool = False
 
 
 _RATES = {"learning_rate": (1e-5, 1e-4, 3e-4, 1e-3)}
 METHODS: dict[str, Method] = {
-    "ga_diff": Method("Liu et al. 2022", terms.ASCENT, terms.DESCENT, grid=_RATES),
-    "kl_min": Method("Nguyen et al. 2020", terms.ASCENT, terms.KL, grid=_RATES),
-    "npo": Method("Zhang et al. 2024", terms.NPO, terms.DESCENT, {"beta": 0.1}, grid=_RATES),
+    "ga_diff": Method("Liu et al. 2022", terms.ASCENT, terms.DESCENT, grid=_RATES, lora=True),
+    "kl_min": Method("Nguyen et al. 2020", terms.ASCENT, terms.KL, grid=_RATES, lora=True),
+    "npo": Method("Zhang et al. 2024", terms.NPO, terms.DESCENT, {"beta": 0.1}, grid=_RATES, lora=True),
     "idk": Method("Maini et al. 2024", terms.DESCENT, terms.DESCENT, grid=_RATES, refuses=True),
     "rmu": Method(
         "Li et al. 2024", terms.STEER, terms.HOLD,

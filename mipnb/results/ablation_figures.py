@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from mipnb.evaluation import compare
 from mipnb.plotting import MAIN_METRIC, PAGE
 from mipnb.results.ablation import ROWS, TITLES, main_rows
+from mipnb.results.measures import on
 from mipnb.results.setting import MAIN_TASKS
 from mipnb.task_names import task_name
 
@@ -119,8 +120,8 @@ def winners(results: pd.DataFrame) -> str:
 def caption(results: pd.DataFrame) -> str:
     """The figure's caption: model, benchmark, ratio, seeds."""
     rows = main_rows(results)
-    first, seeds = rows.iloc[0], rows.n_seeds.max()
-    return (
-        f"Ablation (the paper's Table 2) on {first.benchmark}, model {first.model}, {first.forget_ratio} % forgotten: means "
-        f"of up to {seeds} seeds, 95 % intervals between people. Not Qwen2.5-VL-3B."
-    )
+    first, counts = rows.iloc[0], rows.groupby("method").n_seeds.max()
+    fewer = ", ".join(f"{TITLES.get(name, name)} {n}" for name, n in counts.items() if n < counts.max())
+    seeds = f"{counts.max()} seeds" + (f" ({fewer})" if fewer else "")
+    where = on(first.benchmark, first.model, first.forget_ratio)
+    return f"Ablation (the paper's Table 2) on {where}: means of {seeds}, 95 % intervals between people."

@@ -28,6 +28,22 @@ COLUMNS = tuple(f"{split}{task}" for task in TASKS for split in "FR")
 SEEN, UNSEEN = ("forget", "retain"), ("test_forget", "test_retain")
 
 
+def on(benchmark: str, model: str, ratio: int | None = None) -> str:
+    """What numbers were measured on, for a caption: nobody is to take pocket's model for one of the paper's."""
+    small = ", a small Qwen2.5-VL and none of the paper's" if benchmark.startswith("pocket") else ""
+    return f"{benchmark}, model {model}{small}" + (f", {ratio} % forgotten" if ratio else "")
+
+
+def seeds_told(results: pd.DataFrame) -> str:
+    """How many seeds the means of ours and of the random neurons are of, at every forget ratio."""
+    told = []
+    for ratio, part in results.groupby("forget_ratio"):
+        counts = part.groupby("method").seed.nunique()
+        own = f"{ratio} %: {counts.get(OURS, 0)}"
+        told.append(f"{own} (random neurons {counts['random']})" if "random" in counts else own)
+    return f"seeds at {', '.join(told)}"
+
+
 def in_order(methods: Sequence[str]) -> list[str]:
     """Methods as tables list them; ValueError for one without a name."""
     if unknown := sorted(set(methods) - set(NAMES)):
@@ -99,6 +115,14 @@ def rates(results: pd.DataFrame, splits: tuple[str, str]) -> pd.DataFrame:
     return pd.DataFrame(found).reset_index()
 
 
+def kept_by_ratio(results: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Share of vanilla's mark that is kept on a split, mean over the tasks: a row a method, a column a forget ratio."""
+    table = compare(main_rows(results))
+    part = table[(table.split == split) & (table.method != "vanilla")]
+    wide = part.pivot_table(index="method", columns="forget_ratio", values="retention", aggfunc="mean")
+    return wide.loc[in_order(wide.index)].rename(index=NAMES, columns="{} %".format)
+
+
 def rate_table(results: pd.DataFrame, splits: tuple[str, str], ratio: int) -> pd.DataFrame:
     """One row a method (vanilla left out): forgetting rates, the gap between modalities in points, retention.
 
@@ -112,4 +136,4 @@ def rate_table(results: pd.DataFrame, splits: tuple[str, str], ratio: int) -> pd
         {f"{one}-{other}": 100 * (forgot[one] - forgot[other]) for one, other in PAIRS.items()}
     )
     table = pd.concat({"forgetting rate": forgot, "gap, points": gaps, "retention": kept}, axis=1)
-    return table.loc[in_order(table.index)]
+    return table.loc[in_order(table.index)].rename(index=NAMES)

@@ -102,7 +102,7 @@ def area_sentence(areas: pd.DataFrame) -> str:
         forget = part.xs("forget", level="split").iloc[0]
         best = forget.drop("path").idxmax()
         lead = forget["path"] - forget[best]
-        verdict = "keeps more" if lead > 0.01 else "keeps less" if lead < -0.01 else "keeps as much"
+        verdict = "keeps more" if lead > 0.05 else "keeps less" if lead < -0.05 else "keeps about as much"
         lines.append(
             f"- {branch} FFNs, {MODALITY[task]}: mean ROUGE-L over log k on the forget set {forget['path']:.2f} for the path, "
             f"{forget[best]:.2f} for the best other choice ({NAMES[best]}): the path **{verdict}**."
@@ -144,7 +144,7 @@ def ratio_bars(table: pd.DataFrame, ax: Axes) -> Axes:
         ax.bar(at, part.value, 0.38, color=colour, label=kind)
         _whiskers(part, at, ax)
     ax.axhline(1, color="#222222", linewidth=0.6, linestyle=":")
-    ax.legend(fontsize="x-small")
+    ax.legend(fontsize="small")
     return _choices_below(table, ax)
 
 
@@ -171,7 +171,7 @@ def change_sentences(table: pd.DataFrame, size: str) -> str:
         most = cells["forget"].drop("path").idxmax()
         lines.append(
             f"- {size}, {kind}: the path moves F on the forget set by {cells['forget', 'path']:.2g} and on the retain set by "
-            f"{cells['retain', 'path']:.2g}, {ratio['path']:.2f} times as much; most is moved by {NAMES[most]} "
+            f"{cells['retain', 'path']:.2g}, {ratio['path']:.2f} times as much; of the others {NAMES[most]} moves it most "
             f"({cells['forget', most]:.2g}, retain {cells['retain', most]:.2g}), the best ratio of the others is "
             f"{ratio[best]:.2f} ({NAMES[best]})."
         )

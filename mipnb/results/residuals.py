@@ -123,7 +123,7 @@ def heat_map(part: pd.DataFrame, methods: Sequence[str], ax: Axes, scale: LogNor
         for (row, column), value in np.ndenumerate(grid.to_numpy(dtype=float)):
             dark = scale(max(value, scale.vmin)) < 0.6
             ax.text(
-                column, row, f"{value:.2g}", ha="center", va="center", fontsize=5, color="w" if dark else "k"
+                column, row, f"{value:.2g}", ha="center", va="center", fontsize=6, color="w" if dark else "k"
             )
     return image
 
@@ -151,6 +151,6 @@ def residual_sentences(means: pd.DataFrame, ours: str = "edited") -> str:
         )
         lines.append(
             f"- {branch} FFNs, {modality.replace('_', '-')} questions: forget moves {known[best]:.2f} times as far as retain "
-            f"with `{best}`, the most of all; {told}."
+            f"with {NAMES[best]}, the most of all; {told}."
         )
     return "\n".join(lines)

@@ -67,6 +67,9 @@ def sensitivity_figure(points: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(n_rows, 3, figsize=(PAGE, 1.9 * n_rows + 0.4), sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
         sensitivity_panel(points[points.parameter == name], ax).set_xlabel(LABELS[name])
+    low = points[["forgetting", "retention", "forgetting_unseen", "retention_unseen"]].min(axis=None)
+    axes[0, 0].set_ylim(max(0, low - 0.05), 1.02)
+    fig.supylabel("share of vanilla's marks", fontsize="small")
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=5, loc="outside lower center")
@@ -88,7 +91,6 @@ def sensitivity_panel(part: pd.DataFrame, ax: Axes) -> Axes:
         )
     ax.axvline(list(part.default).index(True), color="#888888", linewidth=4, alpha=0.25, label="default")
     ax.set_xticks(places, [f"{value:.3g}" for value in part.value])
-    ax.set_ylim(-0.02, 1.05)
     return ax
 
 

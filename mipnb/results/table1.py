@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from mipnb.artefacts import project_root
-from mipnb.results.measures import COLUMNS, NAMES, best
+from mipnb.results.measures import COLUMNS, NAMES, best, in_order
 
 MARK = "†"
 
@@ -73,3 +73,31 @@ def published_shown(table: pd.DataFrame) -> str:
         lines.append(f"| {model} | {benchmark} | {method} | {values} |")
     odd = [f"{r.model}, {r.benchmark}, {r.column}: {r.odd}" for r in table[table.odd != ""].itertuples()]
     return "\n".join(lines) + f"\n\n{MARK} as printed, and odd: {'; '.join(odd)}."
+
+
+def flat_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """`measures.rate_table` with one row of column names, the method among them."""
+    return (
+        table.set_axis([" ".join(pair) for pair in table.columns], axis=1).rename_axis("method").reset_index()
+    )
+
+
+def rates_shown(table: pd.DataFrame) -> str:
+    """Markdown of `measures.rate_table`."""
+    flat = flat_rates(table)
+    lines = [f"| {' | '.join(flat.columns)} |", "|---" * len(flat.columns) + "|"]
+    lines += [f"| {row[0]} | {' | '.join(f'{value:.3f}' for value in row[1:])} |" for row in flat.to_numpy()]
+    return "\n".join(lines)
+
+
+def unanswered(results: pd.DataFrame, ratio: int) -> str:
+    """Markdown: how many of the answers about people to forget name none of the four options, method by method."""
+    rows = results[(results.metric == "n_unparsed") & (results.forget_ratio == ratio)]
+    rows = rows[rows.split.isin(("forget", "test_forget")) & rows.task.isin(("VQA", "QA"))]
+    sums = rows.groupby("method")[["value", "n"]].sum()
+    told = ", ".join(f"{NAMES[name]} {sums.value[name] / sums.n[name]:.0%}" for name in in_order(sums.index))
+    return (
+        f"Of the VQA and QA answers about people to forget, so many name none of the four options, or several: {told}. Such an "
+        "answer is counted as wrong: that is how a method falls below a guess's quarter. What it gives away is looked at in "
+        "notebook 11."
+    )

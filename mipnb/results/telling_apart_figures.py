@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mipnb.plotting import METHODS, PAGE
+from mipnb.results.measures import NAMES
 from mipnb.results.residuals import named
 
 MODALITY = {"image_text": "image questions", "text": "text questions"}
@@ -55,13 +56,13 @@ def risk_sentences(table: pd.DataFrame, measure: str = "auc", reference: str = "
     for modality, part in table[table.measure == measure].groupby("modality", sort=False):
         rows = part.set_index("method")
         risky = [
-            f"`{name}` ({row.value:.2f}, {row.risk:+.2f} [{row.risk_low:+.2f}, {row.risk_high:+.2f}])"
+            f"{NAMES[name]} ({row.value:.2f}, {row.risk:+.2f} [{row.risk_low:+.2f}, {row.risk_high:+.2f}])"
             for name, row in rows.iterrows() if row.risk_low > 0
         ]  # fmt: skip
         base = f"{rows.value[reference]:.2f}" if reference in rows.index else "not measured"
         told = ", ".join(risky) if risky else "none"
         lines.append(
-            f"- **{MODALITY[modality]}**: the retrained model is told at {base}. Surely more telling than it: {told}. "
+            f"- **{MODALITY[modality]}**: the retrained model is told at {base}. More telling, with intervals above 0: {told}. "
             f"{_one(rows, 'vanilla')} {_one(rows, 'edited')}"
         )
     return "\n".join(lines)
@@ -73,4 +74,6 @@ def _one(rows: pd.DataFrame, method: str) -> str:
     row = rows.loc[method]
     told = "above" if row.value > row.chance_high else "no better than"
     interval = f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
-    return f"`{method}`: {interval}, {told} permuted labels ({row.chance_high:.2f} at 95 %)."
+    return (
+        f"{NAMES[method].capitalize()}: {interval}, {told} permuted labels ({row.chance_high:.2f} at 95 %)."
+    )

@@ -47,12 +47,15 @@ def training_sets(
 def settings_of(method: str, params: BaseModel, chosen: Mapping[str, Any]) -> Settings:
     """A baseline's settings: its source's, with as many steps as ours, the run's layer, and what was chosen for it.
 
+    All weights are trained, or, with baseline_lora, low-rank updates where the source has them.
+
     Args:
         method: a name of `METHODS`.
-        params: edit_steps; layer_index, which RMU steers as ours does (its own, 7, is for models of 32 layers).
+        params: edit_steps; baseline_lora; layer_index, which RMU steers as ours does (its own, 7, is for models of 32 layers).
         chosen: setting -> value, of `tuning.read_choices`; wins over all else.
     """
     common = {"n_steps": params.edit_steps, "layer_index": params.layer_index}
+    common["weights"] = "lora" if params.baseline_lora and METHODS[method].lora else "full"
     return default_settings(method, **common | dict(chosen))
 
 

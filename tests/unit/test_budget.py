@@ -6,6 +6,7 @@ import pytest
 import torch
 from toys import Chain, chain_batch, questions, tiny_vl, toy_scores
 
+from mipnb import budget
 from mipnb.attribution import attribute
 from mipnb.measuring import interleaved, peak_bytes
 from mipnb.models import ffns
@@ -51,8 +52,8 @@ def test_more_memory_means_fewer_passes():
 
 
 def test_a_budget_too_small_for_one_sample_says_what_it_takes():
-    with pytest.raises(ValueError, match=r"memory_gb is 1e-06, but one sample of 4 tokens takes about .* GB"):
-        toy_scores(Chain(), chain_batch(), memory_gb=1e-6)
+    with pytest.raises(ValueError, match=r"memory_gb is 1e-08, but one sample of 4 tokens takes about .* GB"):
+        toy_scores(Chain(), chain_batch(), memory_gb=1e-8)
 
 
 def test_max_rows_still_bounds_what_a_large_budget_allows():
@@ -121,3 +122,19 @@ def test_calls_take_turns_after_one_uncounted_round():
     found = interleaved({"a": lambda: made.append("a"), "b": lambda: made.append("b")}, 2)
     assert made == ["a", "b"] * 3
     assert [len(seconds) for seconds in found.values()] == [2, 2]
+
+
+@pytest.mark.parametrize(("name", "value"), [("memory_gb", float("nan")), ("n_steps", 0), ("n_steps", 2.5)])
+def test_numbers_that_are_none_are_refused(name: str, value: float):
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        toy_scores(Chain(), chain_batch(), **{name: value})
+
+
+def test_what_a_sample_takes_does_not_depend_on_where_memory_lies(monkeypatch):
+    counts, count = [], budget.row_bytes
+    monkeypatch.setattr(budget, "row_bytes", lambda *given: counts.append(count(*given)) or counts[-1])
+    model, batch = tiny_vl(), questions([(0, 0)] * 3, LENGTHS)
+    for rule in ("right", "midpoint") * 3:
+        attribute(model, batch, "text", memory_gb=0.01, top_k=2, rule=rule)
+    assert len(counts) == 6
+    assert len(set(counts)) == 1

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+import mipnb.results.unlearners  # imported before `mipnb.models` is replaced  # noqa: F401
 from mipnb.checks import check_inputs
 from mipnb.params import Params
 
 EVERYTHING = set(Params.model_fields)
+NO_TRIAL = {"trial_text_top_k": 1, "trial_vision_top_k": 1}
 
 
 @pytest.fixture
@@ -34,7 +36,8 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "base_dir": str(tmp_path / "base"),
         "model_dir": str(tmp_path / "vanilla"),
         "second_vanilla_dir": str(tmp_path / "second"),
-    }
+        "other_ratios": [15],
+    } | NO_TRIAL
 
 
 def test_good_inputs_pass(inputs: dict):
@@ -48,10 +51,14 @@ def test_good_inputs_pass(inputs: dict):
         ({"text_top_k": 65}, "text_top_k = 65: the model has 64 neurons in each of its 4 text layers"),
         ({"vision_top_k": 33}, "vision_top_k = 33: the model has 32 neurons in each of its 3 vision layers"),
         ({"layer_index": 4}, "layer_index = 4: the model has 4 language layers"),
+        ({"other_ratios": [15, 7]}, r"other_ratios = \[15, 7\].*no forget_7"),
+        ({"trial_vision_top_k": 33}, "trial_vision_top_k = 33: the model has 32 neurons"),
+        ({"methods": ["npo", "foo"]}, r"methods \['foo'\] are not known"),
+        ({"search": "exact", "rule": "stieltjes"}, "search = exact does not go with rule = stieltjes"),
     ],
 )
 def test_values_beyond_the_data_or_the_model_are_refused(inputs: dict, changed: dict, words: str):
-    params = Params(**inputs, **changed)
+    params = Params(**inputs | changed)
     with pytest.raises(ValueError, match=words):
         check_inputs(params, EVERYTHING)
     check_inputs(params, EVERYTHING - set(changed))

@@ -96,7 +96,7 @@ def test_the_sentence_names_the_best_of_the_others():
     told = change_sentences(relative_changes(changes(), 20), "top 5")
     assert "by 0.5 and" in told
     assert "5.00 times" in told
-    assert "random (0.25, retain 0.25)" in told
+    assert "of the others random moves it most (0.25, retain 0.25)" in told
 
 
 def curves(values, choice="path", draws=1):

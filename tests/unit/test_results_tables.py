@@ -82,7 +82,7 @@ def test_selectivity_is_forget_over_retain():
     found = residuals.selectivity(means)
     assert found.loc["edited"].tolist() == pytest.approx([2, 2, 2])
     assert found.loc["ga_diff"].tolist() == pytest.approx([1, 1, 1])
-    assert "with `edited`, the most of all; ours 2.00, place 1 of 2" in residuals.residual_sentences(means)
+    assert "with ours, the most of all; ours 2.00, place 1 of 2" in residuals.residual_sentences(means)
 
 
 def test_heat_maps_have_four_panels_for_language_and_two_for_vision():
@@ -240,11 +240,11 @@ def test_only_what_is_surely_more_telling_is_called_so():
     ]
     told = risk_sentences(pd.DataFrame(rows, columns=columns))
     assert (
-        "retrained model is told at 0.60. Surely more telling than it: `edited` (0.90, +0.30 [+0.10, +0.40])."
+        "retrained model is told at 0.60. More telling, with intervals above 0: ours (0.90, +0.30 [+0.10, +0.40])."
         in told
     )
-    assert "`vanilla`: 0.50 [0.40, 0.60], no better than permuted labels" in told
-    assert "`edited`: 0.90 [0.80, 1.00], above permuted labels" in told
+    assert "Vanilla: 0.50 [0.40, 0.60], no better than permuted labels" in told
+    assert "Ours: 0.90 [0.80, 1.00], above permuted labels" in told
 
 
 # sensitivity
