@@ -72,10 +72,12 @@ def make_plan(
         extra: Optional notebooks that are run, too; `all`: every one.
 
     Raises:
-        ValueError: For a notebook that does not exist or is not run, or both `start` and `only`.
+        ValueError: For a notebook that does not exist or is not run, or `only` together with `start` or `extra`.
     """
     if start and only:
         raise ValueError("--from and --only exclude each other: give one of them")
+    if only and extra:
+        raise ValueError("--only and --with exclude each other: --only runs one notebook, optional or not")
     listed = load_stages(project_root() / "notebooks")
     order = replaced_reads(listed, params)
     wanted = _wanted(order, [*extra, *([start] if start else [])])

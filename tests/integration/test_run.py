@@ -225,6 +225,7 @@ def test_parameter_files_are_found_by_path_and_by_name(done: Path, capsys):
         (["-p", "seed", "[1,"], "cannot read the value"),
         (["--only", "44"], "there are 01_numbers"),
         (["--from", "1", "--only", "2"], "exclude each other"),
+        (["--only", "2", "--with", "3"], "exclude each other"),
         (["--name", "../x"], "plain folder name"),
         (["--name", ""], "plain folder name"),
     ],
