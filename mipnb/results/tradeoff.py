@@ -15,6 +15,10 @@ METRICS = {"VQA": "accuracy", "QA": "accuracy", "VGEN": "ROUGE-L", "GEN": "ROUGE
 MARKERS = dict(zip(NAMES, "oXsvD^<>Pph8d", strict=True))
 
 
+#: the part of a panel that is drawn once more
+CORNER = (0.88, 1.015)
+
+
 def trade_off_points(results: pd.DataFrame, splits: tuple[str, str]) -> pd.DataFrame:
     """What is drawn: one row a method, task and forget ratio, means over seeds.
 
@@ -34,7 +38,7 @@ def trade_off_points(results: pd.DataFrame, splits: tuple[str, str]) -> pd.DataF
 
 
 def trade_off_figure(points: pd.DataFrame) -> Figure:
-    """Four panels; points of a method are joined from the smallest forget ratio to the largest, and grow with it.
+    """Four panels, the corner of each drawn larger; points of a method are joined by forget ratio, and grow with it.
 
     Args:
         points: from `trade_off_points`.
@@ -42,6 +46,7 @@ def trade_off_figure(points: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(2, 2, figsize=(PAGE, 5.4))
     for ax, task in zip(axes.flat, TASKS, strict=True):
         panel(points[points.task == task], ax)
+        _corner(points[points.task == task], ax)
         ax.set_title(task)
         ax.set_xlabel(f"drop on forget, {METRICS[task]}")
         ax.set_ylabel(f"retain, {METRICS[task]}")
@@ -50,8 +55,17 @@ def trade_off_figure(points: pd.DataFrame) -> Figure:
     return fig
 
 
-def panel(part: pd.DataFrame, ax: Axes) -> Axes:
-    """One task's points, with the ideal corner (hollow star) of each forget ratio."""
+def _corner(part: pd.DataFrame, ax: Axes) -> None:
+    """The panel's upper right corner once more, larger, where there is room."""
+    ticks = [0.9, 0.95, 1.0]
+    inset = ax.inset_axes([0.13, 0.1, 0.35, 0.5], xlim=CORNER, ylim=CORNER, xticks=ticks, yticks=ticks)
+    panel(part, inset, clipped=True)
+    inset.tick_params(labelsize="x-small", length=2, width=0.5)
+    ax.indicate_inset_zoom(inset, edgecolor="#888888", linewidth=0.5)
+
+
+def panel(part: pd.DataFrame, ax: Axes, clipped: bool = False) -> Axes:
+    """One task's points, with the ideal corner (hollow star) of each forget ratio; clipped: only within the axes."""
     ratios = sorted(part.forget_ratio.unique())
     for method in in_order(part.method):
         rows = part[part.method == method].sort_values("forget_ratio")
@@ -59,11 +73,11 @@ def panel(part: pd.DataFrame, ax: Axes) -> Axes:
         ax.plot(rows["drop"], rows.retain, color=METHODS[method], linewidth=0.5, zorder=2)
         ax.scatter(
             rows["drop"], rows.retain, s=sizes, color=METHODS[method], marker=MARKERS[method], linewidth=0.4,
-            edgecolor="#222222", label=NAMES[method], zorder=4 if method in ("edited", "retrained") else 3, clip_on=False,
+            edgecolor="#222222", label=NAMES[method], zorder=4 if method in ("edited", "retrained") else 3, clip_on=clipped,
         )  # fmt: skip
     corner = part.groupby("forget_ratio")[["ideal_drop", "ideal_retain"]].first()
     ax.scatter(
         corner.ideal_drop, corner.ideal_retain, marker="*", s=90, facecolor="none", edgecolor="#222222",
-        linewidth=0.7, label="ideal corner", zorder=5, clip_on=False,
+        linewidth=0.7, label="ideal corner", zorder=5, clip_on=clipped,
     )  # fmt: skip
     return ax
