@@ -28,7 +28,7 @@ run: $(READY)
 
 test: $(READY)
 	@"$(BIN)python" -m ruff check --quiet .
-	@OMP_NUM_THREADS=1 "$(BIN)python" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 "$(BIN)python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # every table and figure of the paper, into figures/
 figures: $(READY)

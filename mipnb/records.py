@@ -27,19 +27,22 @@ def save_record(
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": kind, "fields": json.dumps(dict(fields), sort_keys=True, allow_nan=False)}
-    data = save(whole, metadata=header)
-    start = 8 + int.from_bytes(data[:8], "little")
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(_sorted(data[8:start]))
-        file.write(memoryview(data)[start:])
+    with atomic_path(path) as temporary:
+        save_file(whole, temporary, metadata=header)
     return Path(path)
 
 
-def _sorted(header: bytes) -> bytes:
-    """A safetensors file's header with its length before it, in sorted order: safetensors writes metadata in any."""
-    text = json.dumps(json.loads(header), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text
+def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """A safetensors file whose header is sorted: safetensors itself writes metadata in any order."""
+    data = save(tensors, metadata=metadata)
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(
+        json.loads(data[8:start]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(memoryview(data)[start:])
 
 
 def load_record(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,11 +14,8 @@ ROOT = project_root()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay together; the pocket run is begun first, and what only reads it comes last, one by one."""
+    """The pocket run is begun first, and what only reads it comes last; a file's tests stay together (`--dist loadfile`)."""
     items.sort(key=_place)
-    for item in items:
-        alone = item.name if item.path.name == "test_published_notebooks.py" else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path} {alone}".rstrip("]")))
 
 
 def _place(item: pytest.Item) -> int:
