@@ -27,6 +27,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ from mipnb.precision import float32_arithmetic
 from mipnb.preconditions import check_batch, check_choices, check_networks, sample_names
 from mipnb.probe import Probe
 from mipnb.relevance import relevance_rules
-from mipnb.rules import ADAPTIVE, RULES, quadrature
+from mipnb.rules import ADAPTIVE, RULES, check_search, quadrature
 from mipnb.scores import Scores
 from mipnb.searches import Found, Plan, exact, greedy, one_pass, top_neurons
 from mipnb.sharing import reached, shared
@@ -151,13 +152,10 @@ def _networks(
 def _plan(
     kind: str, score: str, search: str, rule: str, n_steps: int, top_k: int, completeness: bool
 ) -> Plan:
-    if not (isinstance(n_steps, int) and n_steps >= 1):
+    if not (isinstance(n_steps, Integral) and n_steps >= 1):
         raise ValueError(f"n_steps is {n_steps!r}; expected a whole number of at least 1")
     gap = completeness and score == "complete" and kind == "igi" and search in ("greedy", "one_pass")
-    if rule in ADAPTIVE and search == "exact":
-        raise ValueError(
-            f"rule {rule!r} takes its points from one set a layer, `exact` has many: choose one of {RULES}"
-        )
+    check_search(search, rule)
     grid = quadrature(rule, n_steps) if rule in RULES else None
     if search in UNSCALED:
         grid = quadrature("right", 1)

@@ -111,11 +111,10 @@ def _check_choices(params: Params, taken: Collection[str]) -> None:
         from mipnb.results.unlearners import check_methods
 
         check_methods(params.methods)
-    if "search" in taken and "rule" in taken and params.search == "exact" and params.rule == "stieltjes":
-        raise ValueError(
-            "search = exact does not go with rule = stieltjes, which takes its points from one set a layer; choose "
-            "right, midpoint or gauss"
-        )
+    if {"search", "rule"} <= set(taken):
+        from mipnb.rules import check_search
+
+        check_search(params.search, params.rule)
 
 
 def _check_shots(params: Params) -> None:

@@ -40,6 +40,14 @@ def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(alphas, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32)
 
 
+def check_search(search: str, rule: str) -> None:
+    """ValueError for a rule that a search cannot go by."""
+    if rule in ADAPTIVE and search == "exact":
+        raise ValueError(
+            f"rule {rule!r} takes its points from one set a layer, `exact` has many: choose one of {RULES}"
+        )
+
+
 def points_below_one(rule: str, n_steps: int) -> int:
     """How many points of a rule scale anything; at 1 the model is as it is."""
     return int((quadrature(rule, n_steps)[0] < 1).sum())

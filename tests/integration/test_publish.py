@@ -132,6 +132,7 @@ def test_the_numbers_are_means_over_seeds():
         )
     ]  # fmt: skip
     table = numbers(pd.DataFrame(rows, columns=COLUMNS)).splitlines()
+    assert table[0] == "| split | task | metric | vanilla | prune | edited (seeds: 2) | random |"
     assert table[2:] == ["| forget | CLOZE | accuracy | 1.00 | 0.50 | 0.20 | 0.90 |"]
 
 

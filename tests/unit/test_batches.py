@@ -1,5 +1,7 @@
 """From questions to tensors: labels on the answer alone, pictures that stay whole, errors that say why."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -98,3 +100,10 @@ def _logprob(model, batch):
 def test_broken_pictures_are_named():
     with pytest.raises(ValueError, match="7 bytes do not decode"):
         decode_image(b"no jpeg")
+
+
+def test_a_question_without_an_answer_is_refused_where_answers_count(processor, questions):
+    empty = replace(questions[0], answer=" ")
+    with pytest.raises(ValueError, match=r"answer of .* is empty"):
+        encode(processor, [empty])
+    assert "labels" not in encode(processor, [empty], with_answer=False)

@@ -126,7 +126,7 @@ def test_calls_take_turns_after_one_uncounted_round():
 
 @pytest.mark.parametrize(("name", "value"), [("memory_gb", float("nan")), ("n_steps", 0), ("n_steps", 2.5)])
 def test_numbers_that_are_none_are_refused(name: str, value: float):
-    with pytest.raises(ValueError, match=f"{name} is {value}"):
+    with pytest.raises(ValueError, match=f"{name} is {value}; expected"):
         toy_scores(Chain(), chain_batch(), **{name: value})
 
 

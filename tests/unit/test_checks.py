@@ -54,7 +54,7 @@ def test_good_inputs_pass(inputs: dict):
         ({"other_ratios": [15, 7]}, r"other_ratios = \[15, 7\].*no forget_7"),
         ({"trial_vision_top_k": 33}, "trial_vision_top_k = 33: the model has 32 neurons"),
         ({"methods": ["npo", "foo"]}, r"methods \['foo'\] are not known"),
-        ({"search": "exact", "rule": "stieltjes"}, "search = exact does not go with rule = stieltjes"),
+        ({"search": "exact", "rule": "stieltjes"}, "rule 'stieltjes' takes its points from one set a layer"),
     ],
 )
 def test_values_beyond_the_data_or_the_model_are_refused(inputs: dict, changed: dict, words: str):

@@ -29,6 +29,17 @@ def test_every_shipped_parameter_file_is_valid():
         read_parameters([file])
 
 
+def test_a_full_size_file_borrows_nothing_of_pockets():
+    files = [file for file in (ROOT / "params").glob("*.yaml") if file.stem.endswith(("_mllmu", "_clear"))]
+    assert len(files) == 6
+    for file in files:
+        params = read_parameters([file])
+        assert (params.tuning, params.second_vanilla_dir) == ("", "")
+        assert params.retrained_dir.startswith(params.run_dir)
+        ratios = {1, 5, 10} if file.stem.endswith("_clear") else {5, 10, 15}
+        assert {params.forget_ratio, *params.other_ratios} == ratios
+
+
 def test_notebooks_take_shared_parameters_with_the_shared_defaults():
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for name, value in notebook_parameters(notebook).items():

@@ -174,6 +174,17 @@ def test_data_and_source_are_kept_beside_the_figure(ax, tmp_path):
     assert str(tmp_path) not in (tmp_path / "manifest.json").read_text()
 
 
+def test_a_notebook_shows_the_caption_and_nothing_else_does(ax, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("mipnb.figures.display", lambda text: shown.append(text.data))
+    ax.plot([0, 1])
+    save_figure(ax.figure, "fig", pd.DataFrame({"x": [1]}), tmp_path, _source(caption="On pocket."))
+    assert not shown
+    monkeypatch.setattr("mipnb.figures.get_ipython", lambda: "a kernel")
+    save_figure(ax.figure, "fig", pd.DataFrame({"x": [1]}), tmp_path, _source(caption="On pocket."))
+    assert shown == ["*On pocket.*"]
+
+
 def test_a_figure_without_source_or_data_is_refused(ax, tmp_path):
     with pytest.raises(ValueError, match="expected"):
         save_figure(ax.figure, "bars", BARS, tmp_path, {"notebook": "05_evaluation"})

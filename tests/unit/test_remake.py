@@ -6,8 +6,9 @@ import pytest
 
 from mipnb.artefacts import project_root, read_json
 from mipnb.models import ffns, fingerprint, load_model, run_model
+from mipnb.params import Params
 from mipnb.pocket.recipe import RECIPE
-from mipnb.remake import anatomy, record_model, remake
+from mipnb.remake import anatomy, record_model, remake, retrained
 
 MODEL = "data/pocket/vanilla"
 
@@ -54,3 +55,15 @@ def test_a_remade_model_loads_and_its_losses_are_by_phase(tmp_path: Path):
     assert history.groupby("phase", sort=False).size().to_dict() == {"tower": 2, "base": 1, "vanilla": 3}
     assert fingerprint(load_model(folder)) != fingerprint(load_model(tmp_path / "base"))
     assert [line.split(":")[0] for line in said] == ["base step 0", "base step 0", "vanilla step 0"]
+
+
+def test_a_retrained_model_of_another_kind_is_no_reference(tmp_path: Path, monkeypatch):
+    sizes = {"other": {"text": (36, 11008)}}
+    monkeypatch.setattr(
+        "mipnb.remake.ffn_sizes", lambda folder, *_: sizes.get(Path(folder).name, {"text": (4, 512)})
+    )
+    for name in ("same", "other"):
+        (tmp_path / name).mkdir()
+    assert retrained(Params(retrained_dir=str(tmp_path / "same")), 5, tmp_path) == tmp_path / "same"
+    with pytest.raises(ValueError, match="no reference for this model"):
+        retrained(Params(retrained_dir=str(tmp_path / "other")), 5, tmp_path)

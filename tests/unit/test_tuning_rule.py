@@ -2,7 +2,10 @@
 
 import pandas as pd
 
+from mipnb.baselines import METHODS
+from mipnb.params import Params
 from mipnb.results.tuning import choose, read_choices, write_tuning
+from mipnb.results.unlearners import settings_of
 
 
 def test_the_choice_weighs_forgetting_against_keeping():
@@ -36,3 +39,9 @@ def test_rows_of_methods_that_were_not_tried_now_stay_if_made_on_the_same_trial(
     assert list(pd.read_csv(tmp_path / "tuning.csv").method) == ["vanilla", "npo", "edited"]
     write_tuning(again, 2, tmp_path)
     assert list(pd.read_csv(tmp_path / "tuning.csv").method) == ["vanilla", "edited"], "another trial's rows"
+
+
+def test_low_rank_updates_are_trained_where_the_source_has_them_and_the_run_asks():
+    asked = {name: settings_of(name, Params(baseline_lora=True), {}).weights for name in METHODS}
+    assert {name for name, weights in asked.items() if weights == "lora"} == {"ga_diff", "kl_min", "npo"}
+    assert {settings_of(name, Params(), {}).weights for name in METHODS} == {"full"}
