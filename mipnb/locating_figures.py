@@ -78,7 +78,7 @@ def integration_curves(table: pd.DataFrame, ax: Axes, column: str = "error") -> 
         steps = part.groupby("n_steps")[column].quantile([0.1, 0.5, 0.9]).unstack().clip(lower=1e-6)
         ax.plot(steps.index, steps[0.5], color=_RULES[rule], marker="o", markersize=3, label=rule)
         ax.fill_between(steps.index, steps[0.1], steps[0.9], color=_RULES[rule], alpha=0.12, linewidth=0)
-    ticks = sorted(table.n_steps.unique())
+    ticks = [step for step in sorted(table.n_steps.unique()) if (step & (step - 1)) == 0]
     ax.axhline(0.01, color=MARK, linestyle=":", linewidth=0.8)
     ax.set(xscale="log", yscale="log", xlabel="steps m", ylabel=column)
     ax.set_xticks(ticks, [str(step) for step in ticks])

@@ -87,7 +87,7 @@ def mixed_pictures(
 
 
 def _mixed(own: bytes, other: bytes, random: Random) -> bytes:
-    """The upper part of one picture over the lower part of the other, as PNG."""
+    """The upper part of one picture over the lower part of the other, as BMP, which takes no time to pack."""
     upper, lower = decode_image(own), decode_image(other)
     lower = lower.resize(upper.size)
     height = round(upper.height * random.uniform(0.35, 0.65))
@@ -96,7 +96,7 @@ def _mixed(own: bytes, other: bytes, random: Random) -> bytes:
     mixed = lower.copy()
     mixed.paste(upper.crop((0, 0, upper.width, height)))
     buffer = io.BytesIO()
-    mixed.save(buffer, "PNG")
+    mixed.save(buffer, "BMP")
     return buffer.getvalue()
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from random import Random
 from typing import Any
 
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from mipnb import models
-from mipnb.benchmarks import Question
+from mipnb.benchmarks import Question, forget_ids, retain_ids
 from mipnb.evidence.activations import Sums, activation_sums
 from mipnb.evidence.asked import Asked, prepare
 from mipnb.evidence.people import MODALITIES, Roles, training_questions, unused_questions
@@ -126,6 +127,24 @@ def trial_cases(
             sets = _encoded(vanilla[1], asked, unused, params)
             reported.append(Case(f"{name}/{index}", *vanilla, forget, retain, sets, params, ids, shared))
     return validation, reported
+
+
+def run_case(vanilla: tuple[nn.Module, Any], root: str, params: BaseModel) -> Case:
+    """The run's own forget set, asked views and phrasings of Test_Set, beside some of the people to keep.
+
+    Args:
+        vanilla: the run's model, and processor.
+        root: the benchmark.
+        params: of the run; `trial_kept` and `trial_questions` say how many people to keep and questions are asked.
+    """
+    ids, others = (part(root, params.forget_ratio) for part in (forget_ids, retain_ids))
+    drawn = Random(f"trial of the run {params.seed}").sample(sorted(others), len(others))
+    kept, rest = drawn[: params.trial_kept], drawn[params.trial_kept :]
+    forget, _ = _located(root, sorted(ids), params.trial_locate_forget, 0, params)
+    retain, _ = _located(root, rest, params.trial_locate_retain, 0, params)
+    at = (params.trial_questions, params.seed)
+    sets = _encoded(vanilla[1], *(unused_questions(root, part, *at) for part in (ids, kept)), params)
+    return Case("run", *vanilla, forget, retain, sets, params, tuple(sorted(ids)))
 
 
 def _located(

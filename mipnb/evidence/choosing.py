@@ -58,7 +58,18 @@ def try_recipes(
         One row a recipe and one for "random": recipe, then value, low, high of necessity, spared and ratio (columns
         "necessity", "necessity_low", "necessity_high", ...).
     """
-    marks = pd.concat([_tried(case, branch, recipes, n_draws, k) for case in cases], ignore_index=True)
+    return tried_table(tried_marks(cases, branch, recipes, n_draws, k), mark)
+
+
+def tried_marks(
+    cases: Sequence[Case], branch: str, recipes: Sequence[Recipe], n_draws: int = 5, k: int | None = None
+) -> pd.DataFrame:
+    """The marks of `try_recipes`, see `measures.branch_marks`; each recipe is a choice of its name."""
+    return pd.concat([_tried(case, branch, recipes, n_draws, k) for case in cases], ignore_index=True)
+
+
+def tried_table(marks: pd.DataFrame, mark: str = "probability") -> pd.DataFrame:
+    """The table of `try_recipes`, of `tried_marks` of any number of models."""
     table = measure_table(marks, mark)
     wide = {}
     for row in table.itertuples():

@@ -17,34 +17,34 @@ from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.measures import edit_marks
 from mipnb.evidence.ranked import Ranked, even_sizes
 from mipnb.evidence.recipes import RUN, Recipe, follow, located_scores, size_of
-from mipnb.evidence.verdicts import verdict_table
+from mipnb.evidence.verdicts import MARKS, verdict_table
 from mipnb.models import fingerprint
 from mipnb.neighbours import neighbour_questions
 from mipnb.paths import NeuronPath
 
+#: (choice, draw, k) -> a path of each branch
+Cuts = dict[tuple[str, int, int], list[NeuronPath]]
 
-def edit_trial(
-    case: Case, subject: Sequence[Edit], others: Mapping[str, Sequence[Edit]], mark: str = "recall"
-) -> pd.DataFrame:
+
+def edit_trial(case: Case, subject: Sequence[Edit], others: Mapping[str, Sequence[Edit]]) -> pd.DataFrame:
     """Put any edit through the trial: what it leaves of both sets, beside other edits of the same model.
 
     Args:
         case: model and questions.
         subject: the edit, one a seed.
         others: name of a control ("random") -> its edits, one a seed.
-        mark: "recall" or "probability".
 
     Returns:
-        `verdicts.verdict_table`, measures `forgetting` and `retention`.
+        `verdicts.verdict_table` by recall and by probability, measures `forgetting` and `retention`.
     """
     named = {"path": subject, **others}
     edits = {(name, draw, 1): one for name, group in named.items() for draw, one in enumerate(group)}
     marks = edit_marks(case.model, case.asked, edits, case.unit)
-    return verdict_table(marks, "path", tuple(others), mark=mark)
+    return pd.concat([verdict_table(marks, "path", tuple(others), mark=mark) for mark in MARKS])
 
 
 def edit_rankings(case: Case, recipes: Mapping[str, Recipe], n_draws: int = 1) -> dict[str, list[Ranked]]:
-    """What `edits_at` edits: each branch's path by its recipe, then random draws.
+    """What `cuts` is given: each branch's path by its recipe, then random draws.
 
     Args:
         case: model and questions.
@@ -81,18 +81,32 @@ def training_sets(
     return forget, retain, neighbour_questions(forget, own, known, taken, params.seed)
 
 
-def edits_at(
+def cuts(case: Case, rankings: Mapping[str, Sequence[Ranked]], steps: Sequence[int]) -> Cuts:
+    """The paths of k neurons per layer of every choice, for several k.
+
+    Args:
+        case: its model is theirs.
+        rankings: branch -> rankings; those of one choice and draw go together.
+        steps: the k.
+    """
+    found: Cuts = {}
+    for pair in zip(*(rankings[branch] for branch in BRANCHES), strict=True):
+        for k in steps:
+            paths = [_cut(case, branch, one, k) for branch, one in zip(BRANCHES, pair, strict=True)]
+            found[pair[0].choice, pair[0].draw, k] = paths
+    return found
+
+
+def edits_of(
     case: Case,
-    rankings: Mapping[str, Sequence[Ranked]],
-    steps: Sequence[int],
+    paths: Cuts,
     training: tuple[Sequence[Question], Sequence[Question], Sequence[Question]],
 ) -> pd.DataFrame:
-    """Edit both branches with k neurons per layer of every choice, for several k, and ask.
+    """Edit both branches along each pair of paths, and ask.
 
     Args:
         case: model and questions.
-        rankings: branch -> rankings; those of one choice and draw go together.
-        steps: the k.
+        paths: from `cuts`.
         training: forget, retain and neighbour questions to train on, see `trials.edit_batches`.
 
     Returns:
@@ -100,12 +114,11 @@ def edits_at(
     """
     params = case.params.model_copy(update={"edit_steps": case.params.trial_edit_steps})
     batches = trials.edit_batches(case.processor, params, *training)
-    config, states, edits = trials.edit_config(params), {}, {}
-    for pair in zip(*(rankings[branch] for branch in BRANCHES), strict=True):
-        for k in steps:
-            paths = [_cut(case, branch, one, k) for branch, one in zip(BRANCHES, pair, strict=True)]
-            key = (pair[0].choice, pair[0].draw, k)
-            edits[key], _ = edit(case.model, paths, *batches, config, params.seed, states=states)
+    config, states = trials.edit_config(params), {}
+    edits = {
+        key: edit(case.model, pair, *batches, config, params.seed, states=states)[0]
+        for key, pair in paths.items()
+    }
     return edit_marks(case.model, case.asked, edits, case.unit)
 
 

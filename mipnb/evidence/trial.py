@@ -27,7 +27,7 @@ from mipnb.evidence.recipes import (
     size_of,
     sizes_of,
 )
-from mipnb.evidence.verdicts import verdict_table
+from mipnb.evidence.verdicts import MARKS, verdict_table
 from mipnb.paths import NeuronPath
 
 #: choices of one draw that a path is held against, beside "random"
@@ -115,7 +115,7 @@ def asked_of(case: Case, branch: str) -> Asked:
     return case.asked.only(modality=case.modalities(branch)[0])
 
 
-def path_trial(case: Case, path: NeuronPath, mark: str = "recall") -> pd.DataFrame:
+def path_trial(case: Case, path: NeuronPath) -> pd.DataFrame:
     """Put any path through the trial: one made elsewhere, from a file, or by hand.
 
     It is held against the controls that need no scores: random draws, largest activation and MANU, with its own number of
@@ -124,10 +124,9 @@ def path_trial(case: Case, path: NeuronPath, mark: str = "recall") -> pd.DataFra
     Args:
         case: model and questions.
         path: of the case's model.
-        mark: "recall" or "probability".
 
     Returns:
-        `verdicts.verdict_table`: a row a control and measure, with margin, interval and verdict.
+        `verdicts.verdict_table` by recall and by probability: a row a control and measure, with margin, interval and verdict.
 
     Raises:
         ValueError: a path of another model.
@@ -139,4 +138,5 @@ def path_trial(case: Case, path: NeuronPath, mark: str = "recall") -> pd.DataFra
         case.model, asked_of(case, path.branch), case.ffns(path.branch), path.branch, [subject, *others],
         {max(path.sizes): path.sizes}, case.means(path.branch), case.unit,
     )  # fmt: skip
-    return verdict_table(marks, "path", ("random", "activation", "manu"), mark=mark)
+    others = ("random", "activation", "manu")
+    return pd.concat([verdict_table(marks, "path", others, mark=mark) for mark in MARKS])

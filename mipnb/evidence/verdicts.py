@@ -27,6 +27,7 @@ MEASURES = {
     "retention": "share of the retain set's marks that the edit left",
 }
 SETS = ("forget", "retain")
+MARKS = ("recall", "probability")
 #: what a control's measure must be exceeded by is a factor for `ratio`, a difference for all others
 FACTORS = ("ratio",)
 

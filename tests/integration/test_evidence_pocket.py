@@ -7,14 +7,14 @@ import torch
 
 from mipnb import models
 from mipnb.artefacts import project_root
-from mipnb.benchmarks import load_people, load_training
+from mipnb.benchmarks import forget_ids, load_people, load_training
 from mipnb.editing import prune
-from mipnb.evidence import measures
+from mipnb.evidence import measures, shares
 from mipnb.evidence.asked import Asked, answer_marks, prepare
-from mipnb.evidence.cases import trial_cases
+from mipnb.evidence.cases import run_case, trial_cases
 from mipnb.evidence.choosing import choose, try_recipes
 from mipnb.evidence.controls import random_rankings
-from mipnb.evidence.edited import edit_rankings, edit_trial, edits_at, training_sets
+from mipnb.evidence.edited import cuts, edit_rankings, edit_trial, edits_of, training_sets
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.people import draw_roles, training_questions, unused_questions
 from mipnb.evidence.recipes import RUN, Recipe, kind_of, located_scores, scores_of, sizes_of
@@ -132,11 +132,13 @@ def test_any_path_and_any_edit_can_be_tried(case):
     table = path_trial(case, path)
     assert set(table.control) == {"random", "activation", "manu"}
     assert {"necessity", "spared", "ratio", "sufficiency"} == set(table.measure)
+    assert set(table.mark) == {"recall", "probability"}
     foreign = NeuronPath("text", path.layers, 512, "0" * 16)
     with pytest.raises(ValueError, match="0000000000000000"):
         path_trial(case, foreign)
     whole = NeuronPath("text", (tuple(range(512)),) * 4, 512, fingerprint(case.model))
     table = edit_trial(case, [prune(case.model, [whole])], {"random": [prune(case.model, [path])] * 2})
+    table = table[table.mark == "recall"]
     assert table.set_index("measure").value["forgetting"] == 1
     assert table.set_index("measure").verdict["retention"] == "worse"
 
@@ -207,7 +209,7 @@ def test_edits_at_several_k(case):
     assert {q.person_id for q in forget} == set(case.people)
     assert len({q.person_id for q in retain}) == 198
     assert near == []
-    marks = edits_at(case, rankings, (1, 2), (forget, retain[:20], near))
+    marks = edits_of(case, cuts(case, rankings, (1, 2)), (forget, retain[:20], near))
     edited = marks[marks.measure == "edit"]
     assert set(zip(edited.choice, edited.k, strict=True)) == {
         (c, k) for c in ("path", "random") for k in (1, 2)
@@ -223,6 +225,31 @@ def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
     tried = try_recipes(cases, "vision", [Recipe(), Recipe("ratio")], n_draws=2)
     assert tried.recipe.tolist() == ["contrast, mean, run", "ratio, mean, run", "random"]
     assert choose([Recipe(), Recipe("ratio")], tried).name in set(tried.recipe)
+
+
+def test_the_runs_own_forget_set_is_asked_what_nothing_was_located_on(loaded, params):
+    case = run_case(loaded["vanilla"], ROOT, params)
+    people = case.asked.rows.groupby("set").person_id.agg(set)
+    assert people["forget"] == set(forget_ids(ROOT, 5)) >= {q.person_id for q in case.forget}
+    assert len(people["retain"]) == params.trial_kept
+    assert not people["retain"] & ({q.person_id for q in case.retain} | people["forget"])
+
+
+def test_each_vanilla_model_is_a_share(loaded, roles, params, monkeypatch):
+    monkeypatch.setattr(shares, "CURVES", {"text": (1,), "vision": (2,)})
+    monkeypatch.setattr(shares, "EDITED", (1,))
+    monkeypatch.setattr(shares, "recipes_for", lambda branch, pictured: [Recipe(), Recipe("ratio")])
+    models = loaded | {"second": loaded["vanilla"]}
+    trial = shares.Shares(params, roles, models, *trial_cases(models, ROOT, roles, params))
+    tried = trial(("second", None))
+    assert set(tried) == {"text", "vision"}
+    assert set(tried["text"].unit) == {"second/0"}
+    assert set(tried["text"].choice) == {"nothing", "random", Recipe().name, Recipe("ratio").name}
+    marks = trial(("vanilla", {"text": Recipe(), "vision": Recipe("ratio")}))
+    assert set(marks) == {"text", "vision", "edits"}
+    assert {unit for table in marks.values() for unit in table.unit} == {"vanilla/0"}
+    assert {"path", "random", *CONTROLS} <= set(marks["vision"].choice)
+    assert set(marks["edits"].choice) == {"nothing", "path", "random"}
 
 
 def test_a_recipe_that_does_nothing_is_not_chosen():

@@ -11,6 +11,7 @@ from mipnb.commands import bench
 from mipnb.estimators import (
     agreement_table,
     cheapest_that_agrees,
+    closest_sentences,
     gap_bar_sentence,
     integration_errors,
     interval,
@@ -64,6 +65,23 @@ def test_the_cheapest_that_agrees_enough_is_chosen_or_none():
     cost = {"dear": 3.0, "cheap": 1.0, "poor": 0.1}
     assert cheapest_that_agrees(table, cost) == "cheap"
     assert cheapest_that_agrees(table, cost, least=0.99) is None
+    elsewhere = pd.DataFrame([row("dear", 0.9), row("cheap", 0.1)])
+    assert cheapest_that_agrees(pd.concat([table, elsewhere]), cost) == "dear", "poor in one branch is poor"
+
+
+def test_the_closest_is_named_and_the_cheapest_that_agrees_as_well():
+    rows = [("dear", 0.9, 0.7), ("cheap", 0.75, 0.5), ("poor", 0.6, 0.5)]
+    table = pd.DataFrame(rows, columns=["estimator", "value", "low"])
+    table = table.assign(layer="all", measure="top_k_overlap", kind="igi", pair="text")
+    cost = pd.DataFrame(
+        {"call": ["bare passes", "dear", "cheap", "poor"], "seconds": [2.0, 3.0, 1.0, 0.1], "pair": "text"}
+    )
+    told = closest_sentences(cost, table)
+    assert "closest is `dear` (0.90, at 1.50 of" in told
+    assert "`cheap` (0.75, at 0.50 of the bare passes' time) agrees as well" in told
+    assert "poor" not in told
+    alone = closest_sentences(cost, table.assign(low=0.8))
+    assert "as well" not in alone
 
 
 def test_errors_and_gaps_shrink_with_steps():
