@@ -176,7 +176,7 @@ def _check_sizes(params: Params, taken: Collection[str]) -> None:
 
     sizes = models.ffn_sizes(params.model_dir, params.model_revision)
     for branch, (layers, neurons) in sizes.items():
-        for name in (f"{branch}_top_k", f"trial_{branch}_top_k"):
+        for name in (f"{branch}_top_k", f"trial_{branch}_top_k", "pointwise_top_k"):
             if name in taken and getattr(params, name) > neurons:
                 raise ValueError(
                     f"{name} = {getattr(params, name)}: the model has {neurons} neurons "

@@ -53,6 +53,7 @@ def test_good_inputs_pass(inputs: dict):
         ({"layer_index": 4}, "layer_index = 4: the model has 4 language layers"),
         ({"other_ratios": [15, 7]}, r"other_ratios = \[15, 7\].*no forget_7"),
         ({"trial_vision_top_k": 33}, "trial_vision_top_k = 33: the model has 32 neurons"),
+        ({"pointwise_top_k": 40}, "pointwise_top_k = 40: the model has 32 neurons"),
         ({"methods": ["npo", "foo"]}, r"methods \['foo'\] are not known"),
         ({"search": "exact", "rule": "stieltjes"}, "rule 'stieltjes' takes its points from one set a layer"),
     ],
