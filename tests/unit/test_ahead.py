@@ -90,7 +90,9 @@ def test_one_that_waits_for_another_notebook_ends(tmp_path):
 def test_one_that_has_died_is_replaced(tmp_path):
     file = notebook(tmp_path / "a.ipynb", "print('here')")
     ahead.start(file, tmp_path)
-    waiting().kill()
+    process = waiting()
+    process.kill()
+    process.wait(timeout=60)  # a kill takes a moment
     (tmp_path / "made").mkdir()
     execute(file, {}, tmp_path / "made", tmp_path)
     assert said(tmp_path / "made") == "here\n"
