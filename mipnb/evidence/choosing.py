@@ -36,40 +36,35 @@ def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
     return [*rankings, *people, *layers, *places, *pictures]
 
 
-def try_recipes(
-    cases: Sequence[Case],
-    branch: str,
-    recipes: Sequence[Recipe],
-    n_draws: int = 5,
-    k: int | None = None,
-    mark: str = "probability",
+def tried_marks(
+    cases: Sequence[Case], branch: str, recipes: Sequence[Recipe], n_draws: int = 5, k: int | None = None
 ) -> pd.DataFrame:
     """Silence what each recipe picks, as many neurons for all, and random neurons.
 
     Args:
-        cases: from `cases.validation_cases`.
+        cases: on validation people, of any number of models.
         branch: "text" or "vision".
         recipes: to try.
         n_draws: random draws beside them.
         k: neurons per layer; by default the run's.
+
+    Returns:
+        See `measures.branch_marks`; each recipe is a choice of its name, beside "random".
+    """
+    return pd.concat([_tried(case, branch, recipes, n_draws, k) for case in cases], ignore_index=True)
+
+
+def tried_table(marks: pd.DataFrame, mark: str = "probability") -> pd.DataFrame:
+    """What was tried, measured.
+
+    Args:
+        marks: from `tried_marks`.
         mark: "probability", which moves before any answer is lost, or "recall".
 
     Returns:
         One row a recipe and one for "random": recipe, then value, low, high of necessity, spared and ratio (columns
         "necessity", "necessity_low", "necessity_high", ...).
     """
-    return tried_table(tried_marks(cases, branch, recipes, n_draws, k), mark)
-
-
-def tried_marks(
-    cases: Sequence[Case], branch: str, recipes: Sequence[Recipe], n_draws: int = 5, k: int | None = None
-) -> pd.DataFrame:
-    """The marks of `try_recipes`, see `measures.branch_marks`; each recipe is a choice of its name."""
-    return pd.concat([_tried(case, branch, recipes, n_draws, k) for case in cases], ignore_index=True)
-
-
-def tried_table(marks: pd.DataFrame, mark: str = "probability") -> pd.DataFrame:
-    """The table of `try_recipes`, of `tried_marks` of any number of models."""
     table = measure_table(marks, mark)
     wide = {}
     for row in table.itertuples():
@@ -102,7 +97,7 @@ def choose(recipes: Sequence[Recipe], tried: pd.DataFrame) -> Recipe:
 
     Args:
         recipes: that were tried; of equal ones the first is taken.
-        tried: from `try_recipes`.
+        tried: from `tried_table`.
     """
     table = tried.set_index("recipe")
     sure = [recipe for recipe in recipes if table.spared_low[recipe.name] > 0]

@@ -12,7 +12,7 @@ from mipnb.editing import prune
 from mipnb.evidence import measures, shares
 from mipnb.evidence.asked import Asked, answer_marks, prepare
 from mipnb.evidence.cases import run_case, trial_cases
-from mipnb.evidence.choosing import choose, try_recipes
+from mipnb.evidence.choosing import choose, tried_marks, tried_table
 from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.edited import cuts, edit_rankings, edit_trial, edits_of, training_sets
 from mipnb.evidence.measures import branch_marks
@@ -222,17 +222,17 @@ def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
     assert cases[0].retain == reported[0].retain
     assert set(cases[0].people) == set(roles.validation[0])
     assert not {q.person_id for q in cases[0].forget} & {person for ids in roles.forget for person in ids}
-    tried = try_recipes(cases, "vision", [Recipe(), Recipe("ratio")], n_draws=2)
+    tried = tried_table(tried_marks(cases, "vision", [Recipe(), Recipe("ratio")], n_draws=2))
     assert tried.recipe.tolist() == ["contrast, mean, run", "ratio, mean, run", "random"]
     assert choose([Recipe(), Recipe("ratio")], tried).name in set(tried.recipe)
 
 
 def test_the_runs_own_forget_set_is_asked_what_nothing_was_located_on(loaded, params):
-    case = run_case(loaded["vanilla"], ROOT, params)
+    case = run_case(loaded["vanilla"], ROOT, params.model_copy(update={"trial_locate_retain": 10**6}))
     people = case.asked.rows.groupby("set").person_id.agg(set)
     assert people["forget"] == set(forget_ids(ROOT, 5)) >= {q.person_id for q in case.forget}
     assert len(people["retain"]) == params.trial_kept
-    assert not people["retain"] & ({q.person_id for q in case.retain} | people["forget"])
+    assert {q.person_id for q in case.retain} == set(IDS) - people["forget"] - people["retain"]
 
 
 def test_each_vanilla_model_is_a_share(loaded, roles, params, monkeypatch):
@@ -250,6 +250,15 @@ def test_each_vanilla_model_is_a_share(loaded, roles, params, monkeypatch):
     assert {unit for table in marks.values() for unit in table.unit} == {"vanilla/0"}
     assert {"path", "random", *CONTROLS} <= set(marks["vision"].choice)
     assert set(marks["edits"].choice) == {"nothing", "path", "random"}
+
+
+def test_a_second_vanilla_model_joins_if_the_run_names_one(params, monkeypatch):
+    monkeypatch.setattr(shares, "run_model", lambda folder: f"{ROOT}/vanilla")
+    alone = shares.load_shares(params.model_dump())
+    assert [case.unit for case in alone.reported] == ["vanilla/0"]
+    both = shares.load_shares(params.model_dump() | {"second_vanilla_dir": "data/second_vanilla"})
+    assert [case.unit for case in both.reported] == ["vanilla/0", "second/0"]
+    assert len({fingerprint(case.model) for case in both.reported}) == 2
 
 
 def test_a_recipe_that_does_nothing_is_not_chosen():
