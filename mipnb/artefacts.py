@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "KEEP_PARTIAL",
     "PARTIAL",
     "atomic_path",
     "clear_partial",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 PARTIAL = ".partial"  # within a notebook's folder: results of one that is not through yet (`mipnb.partial`)
+KEEP_PARTIAL = "MIPNB_KEEP_PARTIAL"  # environment variable: keep them when it is through (`mipnb run --keep-partial`)
 
 
 @contextmanager
@@ -147,5 +149,13 @@ def stage_dir(run_dir: str | Path, stage: str) -> Path:
 
 
 def clear_partial(stage: str | Path) -> None:
-    """Removes what `mipnb.partial` kept in a notebook's folder: the notebook is through."""
-    shutil.rmtree(Path(stage) / PARTIAL, ignore_errors=True)
+    """Removes what `mipnb.partial` kept in a notebook's folder: the notebook is through.
+
+    With `KEEP_PARTIAL` in the environment the pieces stay, each in its result's folder, and only the files beside these
+    folders go, which processes shared while at work.
+    """
+    folder = Path(stage) / PARTIAL
+    if not os.environ.get(KEEP_PARTIAL):
+        return shutil.rmtree(folder, ignore_errors=True)
+    for shared in (path for path in folder.glob("*") if path.is_file()):
+        shared.unlink()

@@ -26,7 +26,7 @@ def begin(folder: str | Path, does: str, skips: Mapping[str, bool] | None = None
     lines = [f"**Will** {does}.", f"**Last time** {_last(Path(folder))}."]
     lines.append(f"**Skipped:** {'; '.join(left_out) or 'nothing'}.")
     if pieces := n_kept(folder):
-        lines.append(f"**Goes on** where a stopped run was: {pieces} finished pieces are there.")
+        lines.append(f"**Goes on** from {pieces} finished pieces that an earlier run left.")
     return Markdown("  \n".join(lines))
 
 
@@ -40,5 +40,5 @@ def _last(folder: Path) -> str:
 
 
 def n_kept(folder: str | Path) -> int:
-    """How many partial results of a stopped run are in a notebook's folder (`mipnb.partial`)."""
+    """How many partial results of an earlier run are in a notebook's folder (`mipnb.partial`)."""
     return sum(file.is_file() for file in (Path(folder) / PARTIAL).rglob("*"))

@@ -2,7 +2,8 @@
 
 They lie in a hidden folder of the notebook's own folder, one file a piece, each written whole or not at all, below a
 name that is made from everything the piece depends on: another model, edit, parameter, question or program finds
-nothing there. `report.finish`, the last cell of every notebook, removes them.
+nothing there. `report.finish`, the last cell of every notebook, removes them, unless they are to be kept (`mipnb run
+--keep-partial`): then the notebook run again, with another text or plot, or more seeds, takes them.
 """
 
 from __future__ import annotations

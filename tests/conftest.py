@@ -35,10 +35,13 @@ def as_users() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def pocket_run(as_users: dict[str, str]) -> Path:
-    """runs/pocket, made or brought up to date by `mipnb run`; another test process waits for it."""
+    """runs/pocket, made or brought up to date by `mipnb run`; another test process waits for it.
+
+    Its pieces are kept: nbval then shows the same notebooks again without training once more.
+    """
     (ROOT / "runs").mkdir(exist_ok=True)
     with FileLock(ROOT / "runs" / ".tests.lock"):
-        command = [sys.executable, "-m", "mipnb.cli", "run"]
+        command = [sys.executable, "-m", "mipnb.cli", "run", "--keep-partial"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=as_users)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)

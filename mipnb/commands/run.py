@@ -1,9 +1,11 @@
 """`mipnb run`: runs or lists notebooks."""
 
 import argparse
+import os
 import sys
 
 from mipnb import ahead
+from mipnb.artefacts import KEEP_PARTIAL
 from mipnb.commands.given import add_parameters, parameters
 from mipnb.outcome import table
 from mipnb.params import Params
@@ -39,6 +41,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add("--name", metavar="RUN", help="name of the run: its folder is runs/RUN")
     add("--report", action="store_true", help="write report.html, one file of the whole run")
     add("--force", action="store_true", help="run even what is up to date")
+    add(
+        "--keep-partial",
+        action="store_true",
+        help="keep scores, trained edits and answers by what made them: a notebook run again then takes them",
+    )
     parser.set_defaults(command=command)
 
 
@@ -50,6 +57,8 @@ def command(options: argparse.Namespace) -> int:
         print(table(list_stages(plan), with_reasons=True))
         return 0
     _note(plan, options)
+    if options.keep_partial:
+        os.environ[KEEP_PARTIAL] = "1"  # the notebooks' kernels inherit it
     outcomes = run_plan(plan)
     print(table(outcomes, beside=ahead.peak_gb()))
     if options.report:

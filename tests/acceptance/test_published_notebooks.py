@@ -1,8 +1,8 @@
 """nbval: the committed notebooks, executed again, show what they show.
 
-Those of the main job work on the artefacts of this machine's pocket run, those of the paper's tables and figures on what is
-kept of the published run (`mipnb.kept_run`): their long units of work are read, all else is computed anew. All work in a
-copy of the project.
+Those of the main job work on the artefacts of this machine's pocket run, and on the pieces it has kept (scores, trained
+edits, answers); those of the paper's tables and figures on what is kept of the published run (`mipnb.kept_run`). So their
+long units of work are read, all else is computed anew. All work in a copy of the project.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mipnb.artefacts import project_root
+from mipnb.artefacts import KEEP_PARTIAL, PARTIAL, project_root
 from mipnb.kept_run import KEPT, kept_stages, lay_out, mismatches
 from mipnb.stages import load_stages, read_notebook
 
@@ -61,7 +61,15 @@ def test_a_table_or_figure_of_the_paper_comes_out_again(kept: Path, as_users: di
 
 @pytest.mark.parametrize("name", [path.name for path in reversed(NOTEBOOKS)])  # the longest first
 def test_a_notebook_shows_again_what_it_shows(copy: Path, as_users: dict[str, str], name: str):
-    shows_again(copy, name, as_users)
+    pieces = partial_files(copy)
+    shows_again(copy, name, as_users | {KEEP_PARTIAL: "1"})
+    assert not pieces or partial_files(copy) == pieces, "a piece of work was made anew"
+
+
+def partial_files(copy: Path) -> dict[Path, int]:
+    """The pieces that the pocket run has kept, none if it was there before the tests, and when each was written."""
+    files = (copy / "runs" / "pocket").glob(f"*/{PARTIAL}/*/*")
+    return {file: file.stat().st_mtime_ns for file in files}
 
 
 def shows_again(copy: Path, name: str, environment: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ import torch
 from tiny_qwen import tiny_batch, tiny_model
 
 from mipnb import partial
-from mipnb.artefacts import PARTIAL, clear_partial, read_json, write_json
+from mipnb.artefacts import KEEP_PARTIAL, PARTIAL, clear_partial, read_json, write_json
 from mipnb.benchmarks import Question
 from mipnb.editing import prune
 from mipnb.models import fingerprint
@@ -82,6 +82,20 @@ def test_partial_results_are_no_artefacts_and_go_with_the_last_cell(tmp_path):
     assert not (stage / PARTIAL).exists()
     assert (stage / "whole.json").exists()
     clear_partial(stage)  # nothing there is no error
+
+
+def test_pieces_are_kept_on_demand_and_what_processes_shared_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv(KEEP_PARTIAL, "1")
+    made = []
+    _remember(partial_results(tmp_path, "pieces", a=1), 1, made)
+    (tmp_path / PARTIAL / "batches.pt").touch()
+    finish(tmp_path)
+    assert not (tmp_path / PARTIAL / "batches.pt").exists()
+    _remember(partial_results(tmp_path, "pieces", a=1), 1, made)
+    assert made == [1]
+    monkeypatch.setenv(KEEP_PARTIAL, "")
+    finish(tmp_path)
+    assert not (tmp_path / PARTIAL).exists()
 
 
 def test_the_weights_name_sees_an_edit_that_the_fingerprint_may_overlook():
