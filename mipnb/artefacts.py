@@ -26,7 +26,9 @@ __all__ = [
 ]
 
 PARTIAL = ".partial"  # within a notebook's folder: results of one that is not through yet (`mipnb.partial`)
-KEEP_PARTIAL = "MIPNB_KEEP_PARTIAL"  # environment variable: keep them when it is through (`mipnb run --keep-partial`)
+KEEP_PARTIAL = (
+    "MIPNB_KEEP_PARTIAL"  # environment variable: keep them when it is through (`mipnb run --keep-partial`)
+)
 
 
 @contextmanager

@@ -196,6 +196,11 @@ class Params(BaseModel):
         128, ge=1, description="neurons per language layer at which the trial holds choices beside each other"
     )
     trial_vision_top_k: int = Field(384, ge=1, description="the same of a vision block")
+    trial_edit_sets: int = Field(
+        2,
+        ge=1,
+        description="forget sets of each vanilla model whose people the trial's edits forget, at most",
+    )
     trial_edit_steps: int = Field(80, ge=0, description="training steps of the trial's edits")
     second_vanilla_dir: str = Field(
         "data/second_vanilla",

@@ -124,23 +124,3 @@ def goal_sentences(table: pd.DataFrame, branch: str) -> str:
             f"× {row.margin:.2f} (95 %: {row.low:.2f} to {row.high:.2f}); the goal × {goal:g} is {met}."
         )
     return "\n".join(lines)
-
-
-def needed_sentence(needed: dict[str, float], forgetting: float) -> str:
-    """Markdown on the goal of editing: at most a quarter of the neurons that random choice needs.
-
-    Args:
-        needed: choice -> neurons per layer, from `verdicts.neurons_needed`, with "path" and "random".
-        forgetting: the share of recall that had to be forgotten.
-    """
-    told = ", ".join(
-        f"{name} {'none tried is enough' if np.isinf(k) else f'{k:g}'}" for name, k in needed.items()
-    )
-    if np.isinf(needed["path"]):
-        verdict = "**not met**: no number of path neurons tried was enough"
-    elif np.isinf(needed["random"]):
-        verdict = "open: the path is enough, no number of random neurons tried was"
-    else:
-        verdict = "met" if needed["path"] <= needed["random"] / 4 else "**not met**"
-    asked = f"Neurons per layer to forget {forgetting:.0%} at 0.99 retention"
-    return f"{asked}: {told}. The goal (a quarter of random) is {verdict}."

@@ -59,13 +59,14 @@ class Shares:
             branch: pd.concat([case_marks(case, branch, chosen[branch], CURVES[branch]) for case in cases])
             for branch in BRANCHES
         }
-        return marks | {"edits": self._edited(cases[0], chosen)}
+        edited = [self._edited(case, chosen) for case in cases[: self.params.trial_edit_sets]]
+        return marks | {"edits": pd.concat(edited, ignore_index=True)}
 
     def _tried(self, name: str, branch: str) -> pd.DataFrame:
         return tried_marks(_of(self.validation, name), branch, recipes_for(branch, True), TRIED_DRAWS)
 
     def _edited(self, case: Case, chosen: Mapping[str, Recipe]) -> pd.DataFrame:
-        """Marks of edits of the model's first forget set."""
+        """Marks of edits of one forget set, several numbers of neurons."""
         training = training_sets(self.params.benchmark_dir, case.people, self.params)
         return edits_of(case, cuts(case, edit_rankings(case, chosen), EDITED), training)
 

@@ -248,23 +248,3 @@ def _choices(marks: pd.DataFrame) -> list[str]:
 
 def _steps(marks: pd.DataFrame, choice: str) -> list[int]:
     return sorted(int(k) for k in marks[marks.choice == choice].k.unique())
-
-
-def neurons_needed(
-    marks: pd.DataFrame, choice: str, forgetting: float, retention: float = 0.99, mark: str = "recall"
-) -> float:
-    """The fewest neurons per layer with which the edit forgets enough and keeps enough: k, or inf if no k did.
-
-    Args:
-        marks: from `edit_marks`, several k.
-        choice: "path", "random", ...
-        forgetting: least share of the forget set's marks taken.
-        retention: least share of the retain set's marks left.
-        mark: "recall" or "probability".
-    """
-    found = Resampled(marks, mark, 1)
-    for k in found.steps("edit", choice):
-        result = measured(found, choice, k)
-        if result["forgetting"][0] >= forgetting and result["retention"][0] >= retention:
-            return float(k)
-    return float("inf")

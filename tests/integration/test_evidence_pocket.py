@@ -252,6 +252,21 @@ def test_each_vanilla_model_is_a_share(loaded, roles, params, monkeypatch):
     assert set(marks["edits"].choice) == {"nothing", "path", "random"}
 
 
+def test_as_many_forget_sets_are_edited_as_asked_for(loaded, params, monkeypatch):
+    monkeypatch.setattr(shares, "case_marks", lambda case, *rest: pd.DataFrame({"unit": [case.unit]}))
+    monkeypatch.setattr(shares, "EDITED", (1,))
+    roles, two = draw_roles(IDS, 42, 3, 2, 2, 1), params.model_copy(update={"trial_edit_sets": 2})
+    trial = shares.Shares(two, roles, loaded, *trial_cases(loaded, ROOT, roles, two))
+    marks = trial(("vanilla", {"text": Recipe(), "vision": Recipe("ratio")}))
+    assert set(marks["text"].unit) == {"vanilla/0", "vanilla/1", "vanilla/2"}
+    edits = marks["edits"]
+    assert set(edits.unit) == {"vanilla/0", "vanilla/1"}
+    forgotten = (
+        edits[(edits["set"] == "forget") & (edits.choice == "path")].groupby("unit").person_id.agg(set)
+    )
+    assert [forgotten[f"vanilla/{index}"] for index in (0, 1)] == [set(ids) for ids in roles.forget[:2]]
+
+
 def test_a_second_vanilla_model_joins_if_the_run_names_one(params, monkeypatch):
     monkeypatch.setattr(shares, "run_model", lambda folder: f"{ROOT}/vanilla")
     alone = shares.load_shares(params.model_dump())

@@ -119,3 +119,10 @@ def test_time_counts_from_the_first_cell_of_one_that_has_waited(tmp_path):
     (tmp_path / "made").mkdir()
     execute(file, {}, tmp_path / "made", tmp_path)
     assert json.loads((tmp_path / "usage.json").read_text())["seconds"] < 6
+
+
+def test_idle_threads_sleep_soon_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert ahead.Kernel().kernel_spec.env["GOMP_SPINCOUNT"] == "2000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
+    assert ahead.Kernel().kernel_spec.env["GOMP_SPINCOUNT"] == "0"

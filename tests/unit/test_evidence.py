@@ -12,7 +12,7 @@ from mipnb.evidence.asked import Asked, answer_marks
 from mipnb.evidence.controls import lowest, random_rankings
 from mipnb.evidence.measures import branch_marks, layer_effects
 from mipnb.evidence.ranked import Ranked, even_sizes, given, weighted_sizes
-from mipnb.evidence.verdicts import measure_table, neurons_needed, verdict_table
+from mipnb.evidence.verdicts import measure_table, verdict_table
 from mipnb.paths import NeuronPath
 
 
@@ -171,19 +171,6 @@ def test_a_given_path_comes_back_at_its_own_sizes():
     assert given(path).top(path.sizes) == path.layers
     with pytest.raises(ValueError, match="2 sizes for a ranking of 3"):
         given(path).top((1, 1))
-
-
-def test_the_neurons_needed_are_the_fewest_that_also_retain():
-    rows = []
-    for k, forget, retain in ((1, 0.9, 1.0), (2, 0.1, 0.5), (4, 0.1, 1.0), (8, 0.0, 1.0)):
-        rows += [("edit", "path", k, "forget", forget), ("edit", "path", k, "retain", retain)]
-    rows += [("nothing", "nothing", 0, group, 1.0) for group in ("forget", "retain")]
-    marks = pd.DataFrame(rows, columns=["measure", "choice", "k", "set", "recall"])
-    marks = marks.assign(unit="", draw=0, person_id="p", n=1)
-    assert neurons_needed(marks, "path", 0.9) == 4
-    assert neurons_needed(marks, "path", 1.0) == 8
-    assert neurons_needed(marks, "path", 0.9, retention=0.4) == 2
-    assert neurons_needed(marks, "path", 1.0, retention=1.01) == float("inf")
 
 
 def test_asked_by_set_and_modality(asked):

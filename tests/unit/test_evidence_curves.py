@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from mipnb.evidence.curves import curve_panel, curve_table, goal_sentences, needed_sentence, verdict_rows
+from mipnb.evidence.curves import curve_panel, curve_table, goal_sentences, verdict_rows
 
 
 def marks():
@@ -50,13 +50,6 @@ def test_goals_are_held_against_random_and_the_better_point_wise_score():
     assert "(manu)" in said[1]  # the control with the larger ratio
     assert said[1].endswith("is met on average, not surely.")
     assert "**not met**" in goal_sentences(ratios(2.0, 2.0, 2.0), "text")
-
-
-def test_a_quarter_of_random_is_needed():
-    assert needed_sentence({"path": 2.0, "random": 8.0}, 0.9).endswith("is met.")
-    assert "**not met**" in needed_sentence({"path": 4.0, "random": 8.0}, 0.9)
-    assert "open" in needed_sentence({"path": 4.0, "random": float("inf")}, 0.9)
-    assert "**not met**" in needed_sentence({"path": float("inf"), "random": float("inf")}, 0.9)
 
 
 def test_a_cell_says_value_control_margin_and_verdict():
