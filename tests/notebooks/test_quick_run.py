@@ -31,9 +31,9 @@ def mipnb(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run at quick parameters."""
+    """A whole run at quick parameters, its pieces kept."""
     folder = tmp_path_factory.mktemp("quick") / "run"
-    done = mipnb("--params", "quick", "-p", "run_dir", str(folder))
+    done = mipnb("--params", "quick", "--keep-partial", "-p", "run_dir", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -42,6 +42,13 @@ def test_every_notebook_leaves_what_the_table_says(run: Path):
     for stage in (stage for stage in load_stages(ROOT / "notebooks") if not stage.optional):
         for name in (*stage.writes, "notebook.ipynb", "record.json", "usage.json"):
             assert (run / stage.name / name).exists(), f"{stage.name}/{name}"
+
+
+@pytest.mark.parametrize("name", ["02_attribution", "04_editing", "05_evaluation"])
+def test_pieces_are_kept_on_demand(run: Path, name: str):
+    pieces = list((run / name / PARTIAL).rglob("*.*"))
+    assert pieces
+    assert all(piece.parent.parent.name == PARTIAL for piece in pieces), "files that processes shared are gone"
 
 
 def test_the_results_hold_every_method_and_split(run: Path):
