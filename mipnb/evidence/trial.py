@@ -16,6 +16,7 @@ from mipnb.evidence.controls import (
     permuted_sets,
     random_rankings,
 )
+from mipnb.evidence.learned import gates_of
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.ranked import Ranked, even_sizes, given
 from mipnb.evidence.recipes import (
@@ -31,11 +32,11 @@ from mipnb.evidence.verdicts import MARKS, verdict_table
 from mipnb.paths import NeuronPath
 
 #: choices of one draw that a path is held against, beside "random"
-CONTROLS = ("lowest", "activation", "manu", "first_token", "permuted_answers", "permuted_sets")
+CONTROLS = ("lowest", "activation", "manu", "first_token", "permuted_answers", "permuted_sets", "learned")
 
 
 def all_rankings(case: Case, branch: str, recipe: Recipe, located: Located | None = None) -> list[Ranked]:
-    """The path by a recipe and its controls: CONTROLS, then the random draws.
+    """The path by a recipe, and what it is held against: CONTROLS, and the random draws.
 
     Args:
         case: model and questions.
@@ -46,7 +47,8 @@ def all_rankings(case: Case, branch: str, recipe: Recipe, located: Located | Non
     top_k, pictured = size_of(case, branch), recipe.picture_share > 0
     located = located_scores(case, branch, pictured) if located is None else located
     path = follow(recipe, located, top_k)
-    return [path, *controls(case, branch, path), *_of_scores(case, branch, recipe, located)]
+    others = [*controls(case, branch, path), *_of_scores(case, branch, recipe, located)]
+    return [path, *others, gates_of(case, branch)]
 
 
 def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:

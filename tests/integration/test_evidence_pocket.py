@@ -9,7 +9,7 @@ from mipnb import models
 from mipnb.artefacts import project_root
 from mipnb.benchmarks import forget_ids, load_people, load_training
 from mipnb.editing import prune
-from mipnb.evidence import measures, shares
+from mipnb.evidence import learned, measures, shares
 from mipnb.evidence.asked import Asked, answer_marks, prepare
 from mipnb.evidence.cases import run_case, trial_cases
 from mipnb.evidence.choosing import choose, tried_marks, tried_table
@@ -112,6 +112,21 @@ def test_choices_have_equal_numbers_and_differ(case):
     assert len(set(cuts.values())) == len(cuts)
 
 
+def test_gates_are_learned_once_for_a_case_and_size(case, monkeypatch):
+    calls = []
+    whole = learned.learn_gates
+    monkeypatch.setattr(learned, "learn_gates", lambda *given: calls.append(given) or whole(*given))
+    first = learned.gates_of(case, "vision", 5)
+    assert learned.gates_of(case, "vision", 5) is first
+    assert learned.gates_of(case, "vision", 6) is not first
+    assert [given[5] for given in calls] == [5, 6]
+    assert {q.person_id for q in calls[0][2]} == set(case.people)
+    assert all(q.image for part in calls[0][2:4] for q in part)
+    path = learned.learned_path(case, "vision", 5)
+    path.check(case.model)
+    assert path.layers == first.top((5, 5, 5))
+
+
 def test_recipes_lead_to_different_paths(case):
     located = located_scores(case, "text", pictured=True)
     recipes = [Recipe(), Recipe("projected"), Recipe("ratio", "people_turns"), Recipe(positions="prompt"),
@@ -212,7 +227,7 @@ def test_edits_at_several_k(case):
     marks = edits_of(case, cuts(case, rankings, (1, 2)), (forget, retain[:20], near))
     edited = marks[marks.measure == "edit"]
     assert set(zip(edited.choice, edited.k, strict=True)) == {
-        (c, k) for c in ("path", "random") for k in (1, 2)
+        (c, k) for c in ("path", "learned", "random") for k in (1, 2)
     }
 
 
@@ -249,7 +264,7 @@ def test_each_vanilla_model_is_a_share(loaded, roles, params, monkeypatch):
     assert set(marks) == {"text", "vision", "edits"}
     assert {unit for table in marks.values() for unit in table.unit} == {"vanilla/0"}
     assert {"path", "random", *CONTROLS} <= set(marks["vision"].choice)
-    assert set(marks["edits"].choice) == {"nothing", "path", "random"}
+    assert set(marks["edits"].choice) == {"nothing", "path", "learned", "random"}
 
 
 def test_as_many_forget_sets_are_edited_as_asked_for(loaded, params, monkeypatch):

@@ -48,7 +48,9 @@ def test_every_notebook_leaves_what_the_table_says(run: Path):
 def test_pieces_are_kept_on_demand(run: Path, name: str):
     pieces = list((run / name / PARTIAL).rglob("*.*"))
     assert pieces
-    assert all(piece.parent.parent.name == PARTIAL for piece in pieces), "files that processes shared are gone"
+    assert all(piece.parent.parent.name == PARTIAL for piece in pieces), (
+        "files that processes shared are gone"
+    )
 
 
 def test_the_results_hold_every_method_and_split(run: Path):
