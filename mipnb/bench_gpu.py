@@ -1,7 +1,8 @@
 """What a GPU takes, measured: `mipnb bench gpu`.
 
-The pocket run, notebook by notebook; and a full-size model of random weights through locating, two edit steps and some
-answers, beside the planner's figures. Random weights take the time and memory of trained ones and need no download.
+The pocket run, notebook by notebook; and a full-size model of random weights through locating, two steps of learning gates,
+two edit steps and some answers, beside the planner's figures where it has any. Random weights take the time and memory of
+trained ones and need no download.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from mipnb.benchmarks import Question, draw_questions, forget_ids, load_training
 from mipnb.comparing import question_of
 from mipnb.editing import edit
 from mipnb.generation import generate
+from mipnb.learned_gates import learn_gates
 from mipnb.locating import PAIRS, locate, of_modality
-from mipnb.models import load_processor
+from mipnb.models import BRANCHES, load_processor
 from mipnb.param_files import read_parameters
 from mipnb.paths import NeuronPath, select
 from mipnb.planner import GPUS, locating_peaks, plan
@@ -38,6 +40,7 @@ from mipnb.workload import MODALITIES, read_workload
 
 POCKET, LIKE, BENCHMARK = "pocket", "data/pocket/vanilla", "data/pocket"
 LOCATED, ANSWERED = 8, 128  # questions a modality
+GATE_STEPS = 2
 SIDE = 224  # pixels that a picture is enlarged to, what the planner assumes of MLLMU-Bench
 _IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
@@ -124,6 +127,13 @@ class FullSize:
         )
         self.paths[branch] = select(found, top_k=top_k, aggregate=p.aggregate)
 
+    def learn(self, branch: str) -> None:
+        """Learns gates, the same questions to lose and to keep, as notebook 14 does."""
+        p, asked = self.params, self.of("text" if branch == "text" else "image_text", LOCATED)
+        top_k = p.text_top_k if branch == "text" else p.vision_top_k
+        how = (GATE_STEPS, p.batch_size, p.seed, p.device)
+        learn_gates(self.model, self.processor, asked, asked, branch, top_k, *how)
+
     def edit(self) -> None:
         """Trains the paths for the parameters' number of steps, as notebook 04 does."""
         asked = [*self.of(MODALITIES[0], LOCATED), *self.of(MODALITIES[1], LOCATED)]
@@ -180,6 +190,9 @@ def full_size(name: str, device: str) -> Iterator[tuple]:
     for pair in PAIRS:
         told = f"locating ({pair}), {LOCATED} questions"
         yield (told, *measured(lambda pair=pair: one.locate(pair), device)[1:], peaks[pair])
+    for branch in BRANCHES:
+        told = f"two steps of learning gates ({branch})"
+        yield (told, *measured(lambda branch=branch: one.learn(branch), device)[1:], float("nan"))
     yield ("two edit steps", *measured(one.edit, device)[1:], peaks["editing"])
     for modality in MODALITIES:
         told = f"answering ({modality}), {ANSWERED} questions"

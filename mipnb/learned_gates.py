@@ -107,6 +107,6 @@ def _answered(
 ) -> Tensor:
     """Mean F of a batch, all of its samples under the same gates (layers, n_neurons)."""
     packed = branch == "vision" and "image_grid_thw" in batch
-    each = [gate.expand(len(batch["labels"]), -1) for gate in gates]
+    each = [gate.expand(len(batch["labels"]), -1) for gate in gates.to(batch["labels"].device)]
     with gated(ffns, each, patch_owner(batch["image_grid_thw"]) if packed else None):
         return answer_value(model, batch, "probability").mean().cpu()

@@ -6,34 +6,26 @@ sources of cells are never touched.
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from nbformat import NotebookNode
 
 from mipnb.artefacts import atomic_path, project_root, read_json, under_root, write_json
 from mipnb.kept_run import keep
 from mipnb.params import Params
-from mipnb.report import USAGE, replace_block
+from mipnb.readme_blocks import START, readme_blocks
+from mipnb.report import replace_block
 from mipnb.stages import Stage, load_stages, read_notebook
 from mipnb.state import RECORD, stale_reasons
 
 __all__ = ["publish"]
 
-START = "00_start_here"
-RESULT_FIGURE = "fig05_before_after"
 INJECTED = "injected-parameters"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SPLITS = ("forget", "test_forget", "retain", "test_retain", "celebrity", "holdout")
-METHODS = ("vanilla", "prune", "edited", "random")
-
-
-GPU_TABLE = "data/results/gpu.csv"  # of `mipnb bench gpu`, copied there by hand
 
 
 def publish(run_dir: str) -> list[Path]:
@@ -63,7 +55,7 @@ def publish(run_dir: str) -> list[Path]:
         filled[start] = fill(read_notebook(start), _executed(start, root))
     for path, notebook in filled.items():
         check_outputs(path, notebook, root)
-    blocks = _blocks(run, root)
+    blocks = readme_blocks(run, root)
     for path, notebook in filled.items():
         with atomic_path(path) as temporary:
             nbformat.write(notebook, temporary)
@@ -169,70 +161,3 @@ def copy_figures(folders: Sequence[Path], target: Path) -> list[Path]:
             copied.append(target / name)
         entries |= found
     return [*copied, write_json(manifest, dict(sorted(entries.items())))]
-
-
-def _blocks(run: Path, root: Path) -> dict[str, str]:
-    """README's blocks by name."""
-    results = pd.read_parquet(run / "05_evaluation" / "results.parquet")
-    manifest = read_json(run / "05_evaluation" / "figures" / "manifest.json")
-    caption = manifest[RESULT_FIGURE]["caption"]
-    return {
-        "figure": f"![{caption}](figures/{RESULT_FIGURE}.png)",
-        "notebooks": notebook_table(
-            load_stages(root / "notebooks"), run, root / "notebooks" / f"{START}.ipynb"
-        ),
-        "numbers": numbers(results),
-        "gpu": gpu_table(pd.read_csv(root / GPU_TABLE)) if (root / GPU_TABLE).exists() else "",
-    }
-
-
-def gpu_table(found: pd.DataFrame) -> str:
-    """Markdown of what `mipnb bench gpu` measured, with what it ran on."""
-    rows = ["| model | step | seconds | GPU GiB | planned GiB |", "|---|---|---|---|---|"]
-    for row in found.itertuples():
-        planned = "" if pd.isna(row.planned_gib) else f"{row.planned_gib:.1f}"
-        rows.append(f"| {row.model} | {row.step} | {row.seconds:.0f} | {row.gpu_gib:.1f} | {planned} |")
-    return "\n".join([f"Measured on {', '.join(sorted(set(found.device)))}:", "", *rows])
-
-
-def notebook_table(stages: Sequence[Stage], run: Path, start: Path) -> str:
-    """Markdown: each notebook, what it reads and writes, its item of the paper; of those in the run minutes and peak memory."""
-    rows = ["| notebook | reads | writes | minutes | peak GB | paper |", "|---|---|---|---|---|---|"]
-    if start.exists():
-        rows.append(f"| [`{START}`](notebooks/{START}.ipynb) | | | | | {paper_item(start)} |")
-    total = 0.0
-    for stage in stages:
-        minutes = memory = ""
-        if (run / stage.name / RECORD).exists():
-            seconds = read_json(run / stage.name / RECORD)["seconds"]
-            total, minutes = total + seconds, f"{seconds / 60:.1f}"
-            memory = f"{read_json(run / stage.name / USAGE)['peak_memory_gb']:.1f}"
-        reads = ", ".join(name.split("_")[0] for name in stage.reads) or "data"
-        writes = ", ".join(f"`{name}`" for name in stage.writes)
-        link = f"[`{stage.name}`](notebooks/{stage.name}.ipynb)"
-        item = paper_item(stage.notebook)
-        rows.append(f"| {link} | {reads} | {writes} | {minutes} | {memory} | {item} |")
-    return "\n".join([*rows, f"| together | | | {total / 60:.1f} | | |"])
-
-
-def paper_item(notebook: Path) -> str:
-    """What a notebook's first cell says after *Paper item:*, on one line without the closing full stop."""
-    found = re.search(
-        r"\*Paper item:?\*:?\s*(.+?)(?:\n\s*\n|\Z)", read_notebook(notebook).cells[0].source, re.DOTALL
-    )
-    return " ".join(found[1].split()).rstrip(".") if found else ""
-
-
-def numbers(results: pd.DataFrame) -> str:
-    """Markdown: means over seeds, a row a split and metric of a task, a column a method."""
-    from mipnb.evaluation import side_by_side
-
-    table = side_by_side(results[results.metric != "n_unparsed"], list(METHODS)).droplevel("modality")
-    seeds = results.groupby("method").seed.nunique()
-    names = [f"{name} (seeds: {seeds[name]})" if seeds[name] > 1 else name for name in METHODS]
-    rows = [f"| split | task | metric | {' | '.join(names)} |", "|---" * (3 + len(METHODS)) + "|"]
-    for split in SPLITS:
-        for (_, task, metric), values in table[table.index.get_level_values("split") == split].iterrows():
-            marks = " | ".join(f"{value:.2f}" for value in values)
-            rows.append(f"| {split} | {task} | {metric} | {marks} |")
-    return "\n".join(rows)

@@ -11,7 +11,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from mipnb.artefacts import read_json, write_json
 from mipnb.cli import main
 from mipnb.evaluation import COLUMNS
-from mipnb.publish import check_outputs, check_run, copy_figures, fill, notebook_table, numbers, paper_item
+from mipnb.publish import check_outputs, check_run, copy_figures, fill
+from mipnb.readme_blocks import notebook_table, numbers, paper_item, trial_goals
 from mipnb.stages import load_stages
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "notebooks"
@@ -134,6 +135,52 @@ def test_the_numbers_are_means_over_seeds():
     table = numbers(pd.DataFrame(rows, columns=COLUMNS)).splitlines()
     assert table[0] == "| split | task | metric | vanilla | prune | edited (seeds: 2) | random |"
     assert table[2:] == ["| forget | CLOZE | accuracy | 1.00 | 0.50 | 0.20 | 0.90 |"]
+
+
+def test_goals_of_the_trial_are_told_of_the_path_and_of_learned_gates(tmp_path: Path):
+    ratios = {("text", "path"): (4.0, 3.5), ("text", "learned"): (2.0, 1.0), ("vision", "path"): (4.0, 2.0)}
+    rows = [
+        (subject, branch, mark, control, "ratio", 1.0, 1.0, factor if mark == "recall" else 99.0, low, 9.0)
+        for (branch, subject), (factor, low) in ratios.items()
+        for mark in ("recall", "probability")
+        for control in ("random", "activation", "manu")
+    ]
+    columns = [
+        "subject",
+        "branch",
+        "mark",
+        "control",
+        "measure",
+        "value",
+        "control_value",
+        "margin",
+        "low",
+        "high",
+    ]
+    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "verdicts.parquet")
+    edits = [("edit", choice, k, 0.0 if k >= least else 1.0) for choice, least in (("path", 4), ("learned", 1), ("random", 4))
+             for k in (1, 4)]  # fmt: skip
+    marks = [
+        (*edit[:3], group, edit[3] if group == "forget" else 1.0)
+        for edit in edits
+        for group in ("forget", "retain")
+    ]
+    marks += [("nothing", "nothing", 0, group, 1.0) for group in ("forget", "retain")]
+    table = pd.DataFrame(marks, columns=["measure", "choice", "k", "set", "recall"])
+    table.assign(person_id="p", unit="", draw=0, n=1).to_parquet(tmp_path / "edited.parquet")
+    lines = trial_goals(tmp_path).splitlines()
+    goals = [(line.split(":")[0], line.rpartition("is ")[2]) for line in lines[:6]]
+    assert goals == [
+        ("- text, path", "met."), ("- text, path", "met."), ("- text, learned", "**not met**."),
+        ("- text, learned", "met on average, not surely."), ("- vision, path", "met on average, not surely."),
+        ("- vision, path", "met."),
+    ]  # fmt: skip
+    assert [line.partition(":")[0] for line in lines[6:]] == ["- path", "- learned"] * 2
+    told = [(line.split(" at ")[0], line.partition("random) is ")[2].split(". ")[0]) for line in lines[6::3]]
+    assert told == [
+        ("- path: Neurons per layer to forget 50%", "**not met**"),
+        ("- learned: Neurons per layer to forget 90%", "met"),
+    ]
 
 
 def test_the_item_of_the_paper_is_read_off_the_first_cell(tmp_path: Path):

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from mipnb import bench_gpu
 from mipnb.artefacts import project_root, under_root
 from mipnb.bench_gpu import LIKE, enlarging, full_size, measured, planned_full_size, random_model
-from mipnb.publish import gpu_table
+from mipnb.readme_blocks import gpu_table
 from mipnb.shapes import MODELS
 
 
@@ -49,9 +49,10 @@ def test_every_step_is_measured_beside_its_plan(small, monkeypatch):
         full_size("qwen2.5-vl-3b", "cpu"), columns=["step", "seconds", "gpu_gib", "planned_gib"]
     )
     words = steps.step.str.split(r"[ (]").str[0].tolist()
-    assert words == ["random", "locating", "locating", "locating", "two", "answering", "answering"]
+    assert words == ["random", *["locating"] * 3, *["two"] * 3, "answering", "answering"]
     assert (steps.seconds > 0).all()
-    assert steps.planned_gib[1:].gt(0).all(), "what is planned does not depend on the device"
+    planned = ~steps.step.str.contains("random weights|gates")
+    assert steps.planned_gib[planned].gt(0).all(), "what is planned does not depend on the device"
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,8 @@ def test_a_table_says_what_was_measured_on_what():
         "gpu_gib": 9.75,
         "planned_gib": None,
     }
-    assert gpu_table(pd.DataFrame([row])).splitlines()[0::4] == [
-        "Measured on X9:",
-        "| m | two edit steps | 13 | 9.8 |  |",
+    lines = gpu_table(pd.DataFrame([row, row | {"device": "NVIDIA Y8", "planned_gib": 9.2}])).splitlines()
+    assert lines[2:] == [
+        "| m | X9 | two edit steps | 13 | 9.8 |  |",
+        "| m | Y8 | two edit steps | 13 | 9.8 | 9.2 |",
     ]

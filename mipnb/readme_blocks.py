@@ -1,0 +1,107 @@
+"""README's blocks that `mipnb publish` writes: figure, notebooks, numbers, goals of the trial, what a GPU took."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mipnb.artefacts import read_json
+from mipnb.report import USAGE
+from mipnb.stages import Stage, load_stages, read_notebook
+from mipnb.state import RECORD
+
+START = "00_start_here"
+RESULT_FIGURE = "fig05_before_after"
+SPLITS = ("forget", "test_forget", "retain", "test_retain", "celebrity", "holdout")
+METHODS = ("vanilla", "prune", "edited", "random")
+GPU_TABLE = "data/results/gpu.csv"  # of `mipnb bench gpu`, copied there by hand
+TRIAL = "14_trial"
+
+
+def readme_blocks(run: Path, root: Path) -> dict[str, str]:
+    """README's blocks by name, from a run and the project's root; empty where the run lacks what a block is about."""
+    results = pd.read_parquet(run / "05_evaluation" / "results.parquet")
+    manifest = read_json(run / "05_evaluation" / "figures" / "manifest.json")
+    caption = manifest[RESULT_FIGURE]["caption"]
+    return {
+        "figure": f"![{caption}](figures/{RESULT_FIGURE}.png)",
+        "notebooks": notebook_table(
+            load_stages(root / "notebooks"), run, root / "notebooks" / f"{START}.ipynb"
+        ),
+        "numbers": numbers(results),
+        "trial": trial_goals(run / TRIAL) if (run / TRIAL / RECORD).exists() else "",
+        "gpu": gpu_table(pd.read_csv(root / GPU_TABLE)) if (root / GPU_TABLE).exists() else "",
+    }
+
+
+def gpu_table(found: pd.DataFrame) -> str:
+    """Markdown of what `mipnb bench gpu` measured, with what it ran on."""
+    rows = ["| model | GPU | step | seconds | GPU GiB | planned GiB |", "|---|---|---|---|---|---|"]
+    for row in found.itertuples():
+        planned = "" if pd.isna(row.planned_gib) else f"{row.planned_gib:.1f}"
+        where = row.device.removeprefix("NVIDIA ")
+        rows.append(
+            f"| {row.model} | {where} | {row.step} | {row.seconds:.0f} | {row.gpu_gib:.1f} | {planned} |"
+        )
+    return "\n".join(rows)
+
+
+def notebook_table(stages: Sequence[Stage], run: Path, start: Path) -> str:
+    """Markdown: each notebook, what it reads and writes, its item of the paper; of those in the run minutes and peak memory."""
+    rows = ["| notebook | reads | writes | minutes | peak GB | paper |", "|---|---|---|---|---|---|"]
+    if start.exists():
+        rows.append(f"| [`{START}`](notebooks/{START}.ipynb) | | | | | {paper_item(start)} |")
+    total = 0.0
+    for stage in stages:
+        minutes = memory = ""
+        if (run / stage.name / RECORD).exists():
+            seconds = read_json(run / stage.name / RECORD)["seconds"]
+            total, minutes = total + seconds, f"{seconds / 60:.1f}"
+            memory = f"{read_json(run / stage.name / USAGE)['peak_memory_gb']:.1f}"
+        reads = ", ".join(name.split("_")[0] for name in stage.reads) or "data"
+        writes = ", ".join(f"`{name}`" for name in stage.writes)
+        link = f"[`{stage.name}`](notebooks/{stage.name}.ipynb)"
+        item = paper_item(stage.notebook)
+        rows.append(f"| {link} | {reads} | {writes} | {minutes} | {memory} | {item} |")
+    return "\n".join([*rows, f"| together | | | {total / 60:.1f} | | |"])
+
+
+def paper_item(notebook: Path) -> str:
+    """What a notebook's first cell says after *Paper item:*, on one line without the closing full stop."""
+    found = re.search(
+        r"\*Paper item:?\*:?\s*(.+?)(?:\n\s*\n|\Z)", read_notebook(notebook).cells[0].source, re.DOTALL
+    )
+    return " ".join(found[1].split()).rstrip(".") if found else ""
+
+
+def numbers(results: pd.DataFrame) -> str:
+    """Markdown: means over seeds, a row a split and metric of a task, a column a method."""
+    from mipnb.evaluation import side_by_side
+
+    table = side_by_side(results[results.metric != "n_unparsed"], list(METHODS)).droplevel("modality")
+    seeds = results.groupby("method").seed.nunique()
+    names = [f"{name} (seeds: {seeds[name]})" if seeds[name] > 1 else name for name in METHODS]
+    rows = [f"| split | task | metric | {' | '.join(names)} |", "|---" * (3 + len(METHODS)) + "|"]
+    for split in SPLITS:
+        for (_, task, metric), values in table[table.index.get_level_values("split") == split].iterrows():
+            marks = " | ".join(f"{value:.2f}" for value in values)
+            rows.append(f"| {split} | {task} | {metric} | {marks} |")
+    return "\n".join(rows)
+
+
+def trial_goals(folder: Path) -> str:
+    """Markdown: the goals of the trial, for the path and for learned gates, and whether they are met."""
+    from mipnb.evidence.curves import goal_sentences
+    from mipnb.evidence.needed import needed_sentence, neurons_needed
+
+    verdicts, edited = (pd.read_parquet(folder / f"{name}.parquet") for name in ("verdicts", "edited"))
+    parts = verdicts[verdicts["mark"] == "recall"].groupby(["branch", "subject"], sort=False)
+    lines = [goal_sentences(part, f"{branch}, {subject}") for (branch, subject), part in parts]
+    subjects = verdicts.subject.unique()
+    for level in (0.5, 0.9):
+        needed = neurons_needed(edited, [*subjects, "random"], level)
+        lines += [f"- {name}: {needed_sentence(needed[[name, 'random']], level, name)}" for name in subjects]
+    return "\n".join(lines)
