@@ -7,7 +7,7 @@ run that is killed at any moment continues where it was; doit keeps no file of i
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,7 +165,7 @@ def check_plan(plan: Plan) -> None:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Holds the run's folder; the lock ends with the process, however that ends.
+    """Holds the run's folder, which goes again if nothing came into it; the lock ends with the process, however that ends.
 
     Raises:
         ValueError: If another process holds it.
@@ -182,6 +182,10 @@ def locked(run: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if [path.name for path in run.iterdir()] == [".lock"]:  # a run that was refused leaves no folder
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+                run.rmdir()
         lock.release()
 
 

@@ -324,6 +324,14 @@ def test_a_killed_run_continues_where_it_was(hanging: subprocess.Popen, fresh: P
     assert not list((fresh / "runs").rglob("*running*"))
 
 
+def test_a_refused_run_leaves_no_folder_and_takes_none_away(fresh: Path, capsys):
+    assert run(capsys, "--only", "02", "--name", "first")[0] == 2
+    assert not (fresh / "runs" / "first").exists()
+    (fresh / "runs" / "second" / "notes").mkdir(parents=True)
+    assert run(capsys, "--only", "02", "--name", "second")[0] == 2
+    assert (fresh / "runs" / "second" / "notes").is_dir()
+
+
 def test_two_runs_on_one_folder_are_refused(hanging: subprocess.Popen, fresh: Path, capsys):
     code, out, err = run(capsys)
     assert (code, out) == (2, "")
