@@ -30,7 +30,7 @@ from mipnb.editing import edit
 from mipnb.generation import generate
 from mipnb.learned_gates import learn_gates
 from mipnb.locating import PAIRS, locate, of_modality
-from mipnb.models import BRANCHES, load_processor
+from mipnb.models import BRANCHES, ffns, load_processor
 from mipnb.param_files import read_parameters
 from mipnb.paths import NeuronPath, select
 from mipnb.planner import GPUS, locating_peaks, plan
@@ -128,11 +128,12 @@ class FullSize:
         self.paths[branch] = select(found, top_k=top_k, aggregate=p.aggregate)
 
     def learn(self, branch: str) -> None:
-        """Learns gates, the same questions to lose and to keep, as notebook 14 does."""
+        """Learns gates, as notebook 14 does, half of the questions to be lost and half to be kept."""
         p, asked = self.params, self.of("text" if branch == "text" else "image_text", LOCATED)
-        top_k = p.text_top_k if branch == "text" else p.vision_top_k
-        how = (GATE_STEPS, p.batch_size, p.seed, p.device)
-        learn_gates(self.model, self.processor, asked, asked, branch, top_k, *how)
+        top_k = p.trial_text_top_k if branch == "text" else p.trial_vision_top_k
+        sizes = [min(top_k, ffn.n_neurons) for ffn in ffns(self.model, branch)]
+        how = {"steps": GATE_STEPS, "batch_size": p.batch_size, "seed": p.seed, "device": p.device}
+        learn_gates(self.model, self.processor, asked[::2], asked[1::2], branch, sizes, **how)
 
     def edit(self) -> None:
         """Trains the paths for the parameters' number of steps, as notebook 04 does."""
@@ -191,7 +192,7 @@ def full_size(name: str, device: str) -> Iterator[tuple]:
         told = f"locating ({pair}), {LOCATED} questions"
         yield (told, *measured(lambda pair=pair: one.locate(pair), device)[1:], peaks[pair])
     for branch in BRANCHES:
-        told = f"two steps of learning gates ({branch})"
+        told = f"two steps of learning gates ({branch}), {LOCATED} questions"
         yield (told, *measured(lambda branch=branch: one.learn(branch), device)[1:], float("nan"))
     yield ("two edit steps", *measured(one.edit, device)[1:], peaks["editing"])
     for modality in MODALITIES:

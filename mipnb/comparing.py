@@ -134,7 +134,8 @@ def compare_locating(
         choices = {"search": search, "score": score, "n_steps": n_steps, "rule": rule, "completeness": False}
         attribute(model, batch, branch, fingerprint="", **choices)
 
-    work()  # whether passes can begin in the middle is tried once a model
+    # whether passes can begin in the middle is tried once a model and branch, whatever the search
+    attribute(model, batch, branch, fingerprint="", search="gradient", completeness=False)
     costs = Costs(shape, branch, _bytes(model), arithmetic=FLOAT32)
     return run_counted(f"{branch}, {search}, {score}", model, work, [(costs, found)])
 

@@ -1,17 +1,17 @@
-"""Gates learned by gradient: the set of neurons that, silenced together, takes the most from one set of questions and the
-least from another.
+"""Gates learned by gradient: a set of neurons that, silenced together, takes much from one set of questions and little from
+another.
 
-Scores look along one straight way from silent to full activations, all neurons of a layer scaled alike. Where many
-neurons can stand in for each other, no point of that way shows what silencing a *set* of them does, and adding up single
-neurons' scores tells little of it. Here the set is searched as a whole: every neuron has a weight, each pass silences the
-top k of every layer, and the gradient goes to the weights as if the choice were smooth (straight-through estimator,
-Bengio et al. 2013; masks over frozen weights, Ramanujan et al. 2020 and Csordás et al. 2021). It takes some hundred forward
-and backward passes, and what it gives is no attribution: weights say which set, not how much each neuron gives.
+Scores look along one straight way from silent to full activations, all neurons of a layer scaled alike, and are added up
+neuron by neuron. Where neurons stand in for each other, what one of them does depends on which others are silent. Here the
+choice itself is moved, a step at a time: every neuron has a weight, each pass silences those with the highest weights, and
+the gradient at that choice goes to the weights as if it were smooth (straight-through estimator, Bengio et al. 2013; masks
+over frozen weights, Ramanujan et al. 2020 and Csordas et al. 2021). What comes out is no attribution: the weights say which
+set was found, not how much a neuron gives, and another seed or size finds another set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,15 @@ from mipnb.answers import answer_value
 from mipnb.batches import Batch, encode, patch_owner
 from mipnb.benchmarks import Question
 from mipnb.hooks import gated, undisturbed
+from mipnb.precision import float32_arithmetic
+from mipnb.preconditions import check_batch
 from mipnb.training import optimize, shuffled
 
 #: of the weights, which are logits of being silenced
 LEARNING_RATE = 0.2
-#: standard deviation of the weights at the start, so that their first order is a random one
+#: questions of either set that a step goes by
+PER_STEP = 32
+#: standard deviation of the weights at the start, so that the first order is a random one
 _START = 0.05
 _WARMUP = 10
 
@@ -36,77 +40,92 @@ def learn_gates(
     forget: Sequence[Question],
     retain: Sequence[Question],
     branch: str,
-    top_k: int,
-    steps: int = 200,
+    sizes: Sequence[int],
+    *,
+    steps: int = 150,
     batch_size: int = 32,
     seed: int = 42,
     device: str = "cpu",
 ) -> Tensor:
-    """Search the neurons to silence: as little F = exp(mean log-probability of the answer) on forget, as much on retain.
+    """Search neurons to silence, so that F = exp(mean log-probability of the answer) gets low on forget, stays high on retain.
 
     Args:
         model, processor: from `load_model`, `load_processor`; no weight of it changes.
         forget, retain: questions of one modality, to be lost and to be kept.
         branch: "text" or "vision".
-        top_k: neurons of each layer that are silenced together.
-        steps: of AdamW, each with a batch of either set.
-        batch_size: questions of a batch; all of a set that has fewer.
-        seed: of the first order and of the batches.
+        sizes: how many neurons of each layer are silenced together.
+        steps: of AdamW, each by PER_STEP questions of either set, or all that there are.
+        batch_size: questions that go through the model at a time; memory grows with it, the result does not depend on it.
+        seed: of the first order and of the questions' order.
         device: of the model.
 
     Returns:
-        Weights, float32 (layers, n_neurons), on the CPU: the higher the earlier a neuron is silenced.
+        Weights, float32 (layers, n_neurons), on the CPU: in each layer, those with the highest are silenced.
 
     Raises:
-        ValueError: a set without questions, or a top_k that leaves nothing to choose.
+        ValueError: a set without questions, questions without answers or (vision) pictures, sizes that do not fit.
     """
     if empty := [name for name, part in (("forget", forget), ("retain", retain)) if not part]:
         raise ValueError(f"the {empty[0]} set has no questions; gates are learned on both sets")
-    draws = [shuffled(part, min(batch_size, len(part)), seed) for part in (forget, retain)]
-    encoded = (tuple(encode(processor, next(draw), device=device) for draw in draws) for _ in range(steps))
-    return _learned(model, models.ffns(model, branch), branch, encoded, top_k, steps, seed)
+    for part in (forget, retain):
+        check_batch(model, encode(processor, part[:1], device=device), branch)
+    draws = [shuffled(part, min(PER_STEP, len(part)), seed) for part in (forget, retain)]
+
+    def encoded(asked: Sequence[Question]) -> Iterator[Batch]:
+        starts = range(0, len(asked), batch_size)
+        return (encode(processor, asked[start : start + batch_size], device=device) for start in starts)
+
+    pairs = (tuple(encoded(next(draw)) for draw in draws) for _ in range(steps))
+    return _learned(model, models.ffns(model, branch), branch, pairs, sizes, steps, seed)
 
 
 def _learned(
     model: nn.Module,
     ffns: Sequence[models.FFN],
     branch: str,
-    pairs: Iterator[tuple[Batch, Batch]],
-    top_k: int,
+    pairs: Iterator[tuple[Iterable[Batch], Iterable[Batch]]],
+    sizes: Sequence[int],
     steps: int,
     seed: int,
 ) -> Tensor:
-    """The same from encoded batches, a pair (forget, retain) a step."""
+    """The same from encoded batches, those of forget and of retain for every step."""
     n_neurons = ffns[0].n_neurons
-    if not 0 < top_k < n_neurons:
+    if len(sizes) != len(ffns) or not all(0 <= size <= n_neurons for size in sizes):
         raise ValueError(
-            f"top_k = {top_k}: expected 1 to {n_neurons - 1} of the {n_neurons} neurons of a layer"
+            f"sizes are {list(sizes)}; expected {len(ffns)}, each from 0 to a layer's {n_neurons} neurons"
         )
     weights = torch.randn(len(ffns), n_neurons, generator=torch.Generator().manual_seed(seed)) * _START
     weights.requires_grad_()
 
     def loss(step: int) -> Tensor:
-        gates = 1 - _silenced(weights, top_k)
-        left, kept = (_answered(model, ffns, branch, batch, gates) for batch in next(pairs))
-        return left - kept
+        gates = 1 - _silenced(weights, sizes)
+        (left, down), (kept, up) = (_answered(model, ffns, branch, part, gates) for part in next(pairs))
+        moved = (gates * (down - up)).sum()  # has the loss's gradient; its value is put right below
+        return moved - moved.detach() + left - kept
 
-    with undisturbed(model):
+    with undisturbed(model), float32_arithmetic(model):
         optimize([{"params": [weights], "lr": LEARNING_RATE}], loss, steps, min(_WARMUP, steps))
     return weights.detach()
 
 
-def _silenced(weights: Tensor, top_k: int) -> Tensor:
-    """1 for the top k of each layer, 0 for all others; the gradient is that of a sigmoid of the weights."""
-    smooth = weights.sigmoid()
-    hard = torch.zeros_like(smooth).scatter(1, weights.topk(top_k, dim=1).indices, 1.0)
+def _silenced(weights: Tensor, sizes: Sequence[int]) -> Tensor:
+    """1 for the highest of each layer, 0 for all others; the gradient is that of a sigmoid of the weights."""
+    smooth, hard = weights.sigmoid(), torch.zeros_like(weights)
+    for layer, size in enumerate(sizes):
+        hard[layer, weights[layer].topk(size).indices] = 1
     return hard + smooth - smooth.detach()
 
 
 def _answered(
-    model: nn.Module, ffns: Sequence[models.FFN], branch: str, batch: Batch, gates: Tensor
-) -> Tensor:
-    """Mean F of a batch, all of its samples under the same gates (layers, n_neurons)."""
-    packed = branch == "vision" and "image_grid_thw" in batch
-    each = [gate.expand(len(batch["labels"]), -1) for gate in gates.to(batch["labels"].device)]
-    with gated(ffns, each, patch_owner(batch["image_grid_thw"]) if packed else None):
-        return answer_value(model, batch, "probability").mean().cpu()
+    model: nn.Module, ffns: Sequence[models.FFN], branch: str, batches: Iterable[Batch], gates: Tensor
+) -> tuple[float, Tensor]:
+    """Mean F of batches, all samples under the same gates (layers, n_neurons), and its gradient in the gates."""
+    leaf, total, count = gates.detach().requires_grad_(), 0.0, 0
+    for batch in batches:
+        packed = branch == "vision" and "image_grid_thw" in batch
+        each = [gate.expand(len(batch["labels"]), -1) for gate in leaf.to(batch["labels"].device)]
+        with gated(ffns, each, patch_owner(batch["image_grid_thw"]) if packed else None):
+            value = answer_value(model, batch, "probability").sum()
+        value.backward()
+        total, count = total + value.item(), count + len(batch["labels"])
+    return total / count, leaf.grad / count

@@ -197,7 +197,7 @@ class Params(BaseModel):
     )
     trial_vision_top_k: int = Field(384, ge=1, description="the same of a vision block")
     trial_gate_steps: int = Field(
-        200, ge=1, description="steps in which the trial learns gates, a forget set and branch"
+        150, ge=1, description="steps in which the trial learns gates, a forget set and branch"
     )
     trial_edit_sets: int = Field(
         2,

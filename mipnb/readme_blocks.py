@@ -93,15 +93,16 @@ def numbers(results: pd.DataFrame) -> str:
 
 
 def trial_goals(folder: Path) -> str:
-    """Markdown: the goals of the trial, for the path and for learned gates, and whether they are met."""
+    """Markdown: the goals of the trial, of silencing for the path and learned gates, of editing for the path; met or not."""
     from mipnb.evidence.curves import goal_sentences
     from mipnb.evidence.needed import needed_sentence, neurons_needed
 
     verdicts, edited = (pd.read_parquet(folder / f"{name}.parquet") for name in ("verdicts", "edited"))
     parts = verdicts[verdicts["mark"] == "recall"].groupby(["branch", "subject"], sort=False)
-    lines = [goal_sentences(part, f"{branch}, {subject}") for (branch, subject), part in parts]
-    subjects = verdicts.subject.unique()
-    for level in (0.5, 0.9):
-        needed = neurons_needed(edited, [*subjects, "random"], level)
-        lines += [f"- {name}: {needed_sentence(needed[[name, 'random']], level, name)}" for name in subjects]
+    lines = [
+        goal_sentences(part, f"{branch}, {subject}, {part.k.max()} neurons a layer")
+        for (branch, subject), part in parts
+    ]
+    needed = {level: neurons_needed(edited, ["path", "random"], level) for level in (0.5, 0.9)}
+    lines += [f"- {needed_sentence(table, level)}" for level, table in needed.items()]
     return "\n".join(lines)

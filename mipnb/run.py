@@ -165,11 +165,14 @@ def check_plan(plan: Plan) -> None:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Holds the run's folder, which goes again if nothing came into it; the lock ends with the process, however that ends.
+    """Holds the run's folder; the lock ends with the process, however that ends.
+
+    A folder that was made for this, and into which nothing came, goes again.
 
     Raises:
         ValueError: If another process holds it.
     """
+    made = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(run / ".lock")
     try:
@@ -182,8 +185,8 @@ def locked(run: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if [path.name for path in run.iterdir()] == [".lock"]:  # a run that was refused leaves no folder
-            with suppress(OSError):
+        with suppress(OSError):
+            if made and [path.name for path in run.iterdir()] == [".lock"]:
                 Path(lock.lock_file).unlink()
                 run.rmdir()
         lock.release()

@@ -14,7 +14,6 @@ from mipnb.editing import edit
 from mipnb.edits import Edit
 from mipnb.evidence.cases import BRANCHES, Case
 from mipnb.evidence.controls import random_rankings
-from mipnb.evidence.learned import gates_of
 from mipnb.evidence.measures import edit_marks
 from mipnb.evidence.ranked import Ranked, even_sizes
 from mipnb.evidence.recipes import RUN, Recipe, follow, located_scores, size_of
@@ -45,7 +44,7 @@ def edit_trial(case: Case, subject: Sequence[Edit], others: Mapping[str, Sequenc
 
 
 def edit_rankings(case: Case, recipes: Mapping[str, Recipe], n_draws: int = 1) -> dict[str, list[Ranked]]:
-    """What `cuts` is given: each branch's path by its recipe, then learned gates, then random draws.
+    """What `cuts` is given: each branch's path by its recipe, then random draws.
 
     Args:
         case: model and questions.
@@ -56,8 +55,7 @@ def edit_rankings(case: Case, recipes: Mapping[str, Recipe], n_draws: int = 1) -
     for branch, recipe in recipes.items():
         located = located_scores(case, branch, recipe.picture_share > 0, recipe.positions != RUN)
         path = follow(recipe, located, size_of(case, branch))
-        others = random_rankings(path.values, n_draws, case.params.seed)
-        found[branch] = [path, gates_of(case, branch), *others]
+        found[branch] = [path, *random_rankings(path.values, n_draws, case.params.seed)]
     return found
 
 

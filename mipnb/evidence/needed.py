@@ -45,29 +45,27 @@ def neurons_needed(
     return needed
 
 
-def needed_sentence(needed: pd.DataFrame, forgetting: float, subject: str = "path") -> str:
+def needed_sentence(needed: pd.DataFrame, forgetting: float) -> str:
     """Markdown on the goal of editing: at most a quarter of the neurons that random choice needs; how surely it is met.
 
     Args:
-        needed: from `neurons_needed`, with the subject and "random".
+        needed: from `neurons_needed`, with "path" and "random".
         forgetting: the share of recall that had to be forgotten.
-        subject: the choice that the goal is about.
     """
-    own = needed[subject]
     told = ", ".join(
         f"{name} {'none tried is enough' if np.isinf(k) else f'{k:g}'}" for name, k in needed.loc[0].items()
     )
-    alone = np.isfinite(own) & np.isinf(needed.random)
-    met = np.isfinite(needed.random) & (own <= needed.random / 4)
-    if np.isinf(own[0]):
-        verdict = f"**not met** by {subject}: no number of its neurons tried was enough"
+    alone = np.isfinite(needed.path) & np.isinf(needed.random)
+    met = np.isfinite(needed.random) & (needed.path <= needed.random / 4)
+    if np.isinf(needed.path[0]):
+        verdict = "**not met**: no number of path neurons tried was enough"
     elif alone[0]:
-        verdict = f"open: {subject} is enough, no number of random neurons tried was"
+        verdict = "open: the path is enough, no number of random neurons tried was"
     else:
         surely = met[1:].mean() >= SURE
         verdict = "**not met**" if not met[0] else "met" if surely else "met as measured, not surely"
     return (
         f"Neurons per layer to forget {forgetting:.0%} at 0.99 retention: {told}. The goal (a quarter of random) is {verdict}. "
         f"With other draws of people it is met in {met[1:].mean():.0%} of {len(needed) - 1} resamples, and in "
-        f"{alone[1:].mean():.0%} {subject} alone is enough."
+        f"{alone[1:].mean():.0%} the path alone is enough."
     )

@@ -32,11 +32,11 @@ from mipnb.evidence.verdicts import MARKS, verdict_table
 from mipnb.paths import NeuronPath
 
 #: choices of one draw that a path is held against, beside "random"
-CONTROLS = ("lowest", "activation", "manu", "first_token", "permuted_answers", "permuted_sets", "learned")
+CONTROLS = ("lowest", "activation", "manu", "first_token", "permuted_answers", "permuted_sets")
 
 
 def all_rankings(case: Case, branch: str, recipe: Recipe, located: Located | None = None) -> list[Ranked]:
-    """The path by a recipe, and what it is held against: CONTROLS, and the random draws.
+    """The path by a recipe and its controls: CONTROLS, then the random draws.
 
     Args:
         case: model and questions.
@@ -47,8 +47,7 @@ def all_rankings(case: Case, branch: str, recipe: Recipe, located: Located | Non
     top_k, pictured = size_of(case, branch), recipe.picture_share > 0
     located = located_scores(case, branch, pictured) if located is None else located
     path = follow(recipe, located, top_k)
-    others = [*controls(case, branch, path), *_of_scores(case, branch, recipe, located)]
-    return [path, *others, gates_of(case, branch)]
+    return [path, *controls(case, branch, path), *_of_scores(case, branch, recipe, located)]
 
 
 def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:
@@ -87,7 +86,7 @@ def _dealt(sets: Mapping, recipe: Recipe, seed: int) -> tuple:
 def case_marks(
     case: Case, branch: str, recipe: Recipe, steps: Sequence[int] = (), n_curve_draws: int = 3
 ) -> pd.DataFrame:
-    """One case's marks: every choice at the path's size, and the main ones over many k.
+    """One case's marks: every choice and learned gates at the path's size, and the main ones over many k.
 
     Args:
         case: model and questions.
@@ -104,7 +103,7 @@ def case_marks(
     means, asked = case.means(branch), asked_of(case, branch)
     at = (case.model, asked, case.ffns(branch), branch)
     own = (means, case.unit, case.shared)
-    tables = [branch_marks(*at, ranked, sizes, *own)]
+    tables = [branch_marks(*at, [*ranked, gates_of(case, branch, sizes[k])], sizes, *own)]
     if steps:
         main = [one for one in ranked if one.draw < n_curve_draws]
         others = {step: even_sizes(step, *main[0].values.shape) for step in steps if step != k}
@@ -115,6 +114,28 @@ def case_marks(
 def asked_of(case: Case, branch: str) -> Asked:
     """The questions that a branch is judged by."""
     return case.asked.only(modality=case.modalities(branch)[0])
+
+
+def both_verdicts(
+    marks: Mapping[str, pd.DataFrame], subject: str, controls: Sequence[str], sizes: Mapping[str, int]
+) -> pd.DataFrame:
+    """Verdicts on one choice in every branch, by recall and by probability.
+
+    Args:
+        marks: branch -> marks of all cases, from `case_marks`.
+        subject: the choice on trial.
+        controls: choices it is held against.
+        sizes: branch -> neurons per layer.
+
+    Returns:
+        See `verdicts.verdict_table`, with columns branch and subject.
+    """
+    tables = [
+        verdict_table(table, subject, controls, sizes[branch], mark).assign(branch=branch)
+        for branch, table in marks.items()
+        for mark in MARKS
+    ]
+    return pd.concat(tables, ignore_index=True).assign(subject=subject)
 
 
 def path_trial(case: Case, path: NeuronPath) -> pd.DataFrame:

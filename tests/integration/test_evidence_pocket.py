@@ -96,7 +96,8 @@ def test_recall_in_one_pass_is_what_the_model_says(loaded):
 def test_a_case_goes_from_locating_to_verdicts(case):
     for branch in ("text", "vision"):
         marks = case_marks(case, branch, Recipe(), steps=(2, 8), n_curve_draws=1)
-        assert set(marks.choice) == {"nothing", "path", "random", *CONTROLS}
+        assert set(marks.choice) == {"nothing", "path", "random", "learned", *CONTROLS}
+        assert set(marks[marks.choice == "learned"].k) == {8}, "they are about the size they were learned for"
         at_size = marks[marks.k == 8].drop_duplicates(["choice", "draw", "measure"])
         assert at_size.groupby("choice").size()["random"] == 3 * 2
         assert set(marks.modality) == {"text" if branch == "text" else "image_text"}
@@ -112,19 +113,27 @@ def test_choices_have_equal_numbers_and_differ(case):
     assert len(set(cuts.values())) == len(cuts)
 
 
-def test_gates_are_learned_once_for_a_case_and_size(case, monkeypatch):
+def test_gates_are_learned_on_what_the_path_is_located_on(case, monkeypatch):
     calls = []
     whole = learned.learn_gates
-    monkeypatch.setattr(learned, "learn_gates", lambda *given: calls.append(given) or whole(*given))
-    first = learned.gates_of(case, "vision", 5)
-    assert learned.gates_of(case, "vision", 5) is first
-    assert learned.gates_of(case, "vision", 6) is not first
-    assert [given[5] for given in calls] == [5, 6]
-    assert {q.person_id for q in calls[0][2]} == set(case.people)
-    assert all(q.image for part in calls[0][2:4] for q in part)
-    path = learned.learned_path(case, "vision", 5)
+    monkeypatch.setattr(
+        learned, "learn_gates", lambda *given, **how: calls.append((given, how)) or whole(*given, **how)
+    )
+    like = NeuronPath("vision", ((1, 2), (), (7, 8, 9)), 512, fingerprint(case.model))
+    path = learned.learned_path(case, like)
     path.check(case.model)
-    assert path.layers == first.top((5, 5, 5))
+    assert (path.branch, path.sizes, path.benchmark) == ("vision", (2, 0, 3), case.params.benchmark_dir)
+    (given, how), *more = calls
+    assert not more
+    assert [sorted(q.prompt for q in part) for part in given[2:4]] == [
+        sorted(q.prompt for q in part if q.image) for part in (case.forget, case.retain)
+    ]
+    assert how == {
+        "steps": 2,
+        "batch_size": case.params.batch_size,
+        "seed": case.params.seed,
+        "device": "cpu",
+    }
 
 
 def test_recipes_lead_to_different_paths(case):
@@ -227,7 +236,7 @@ def test_edits_at_several_k(case):
     marks = edits_of(case, cuts(case, rankings, (1, 2)), (forget, retain[:20], near))
     edited = marks[marks.measure == "edit"]
     assert set(zip(edited.choice, edited.k, strict=True)) == {
-        (c, k) for c in ("path", "learned", "random") for k in (1, 2)
+        (c, k) for c in ("path", "random") for k in (1, 2)
     }
 
 
@@ -263,8 +272,8 @@ def test_each_vanilla_model_is_a_share(loaded, roles, params, monkeypatch):
     marks = trial(("vanilla", {"text": Recipe(), "vision": Recipe("ratio")}))
     assert set(marks) == {"text", "vision", "edits"}
     assert {unit for table in marks.values() for unit in table.unit} == {"vanilla/0"}
-    assert {"path", "random", *CONTROLS} <= set(marks["vision"].choice)
-    assert set(marks["edits"].choice) == {"nothing", "path", "learned", "random"}
+    assert {"path", "random", "learned", *CONTROLS} <= set(marks["vision"].choice)
+    assert set(marks["edits"].choice) == {"nothing", "path", "random"}
 
 
 def test_as_many_forget_sets_are_edited_as_asked_for(loaded, params, monkeypatch):

@@ -140,7 +140,7 @@ def test_the_numbers_are_means_over_seeds():
 def test_goals_of_the_trial_are_told_of_the_path_and_of_learned_gates(tmp_path: Path):
     ratios = {("text", "path"): (4.0, 3.5), ("text", "learned"): (2.0, 1.0), ("vision", "path"): (4.0, 2.0)}
     rows = [
-        (subject, branch, mark, control, "ratio", 1.0, 1.0, factor if mark == "recall" else 99.0, low, 9.0)
+        (subject, branch, mark, control, "ratio", 9, 1.0, 1.0, factor if mark == "recall" else 99.0, low, 9.0)
         for (branch, subject), (factor, low) in ratios.items()
         for mark in ("recall", "probability")
         for control in ("random", "activation", "manu")
@@ -151,6 +151,7 @@ def test_goals_of_the_trial_are_told_of_the_path_and_of_learned_gates(tmp_path: 
         "mark",
         "control",
         "measure",
+        "k",
         "value",
         "control_value",
         "margin",
@@ -158,12 +159,11 @@ def test_goals_of_the_trial_are_told_of_the_path_and_of_learned_gates(tmp_path: 
         "high",
     ]
     pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "verdicts.parquet")
-    edits = [("edit", choice, k, 0.0 if k >= least else 1.0) for choice, least in (("path", 4), ("learned", 1), ("random", 4))
-             for k in (1, 4)]  # fmt: skip
+    left = {("path", 1): 0.4, ("path", 4): 0.0, ("random", 1): 1.0, ("random", 4): 0.0}
     marks = [
-        (*edit[:3], group, edit[3] if group == "forget" else 1.0)
-        for edit in edits
-        for group in ("forget", "retain")
+        ("edit", *key, *which)
+        for key, value in left.items()
+        for which in (("forget", value), ("retain", 1.0))
     ]
     marks += [("nothing", "nothing", 0, group, 1.0) for group in ("forget", "retain")]
     table = pd.DataFrame(marks, columns=["measure", "choice", "k", "set", "recall"])
@@ -171,15 +171,15 @@ def test_goals_of_the_trial_are_told_of_the_path_and_of_learned_gates(tmp_path: 
     lines = trial_goals(tmp_path).splitlines()
     goals = [(line.split(":")[0], line.rpartition("is ")[2]) for line in lines[:6]]
     assert goals == [
-        ("- text, path", "met."), ("- text, path", "met."), ("- text, learned", "**not met**."),
-        ("- text, learned", "met on average, not surely."), ("- vision, path", "met on average, not surely."),
-        ("- vision, path", "met."),
+        ("- text, path, 9 neurons a layer", "met."), ("- text, path, 9 neurons a layer", "met."),
+        ("- text, learned, 9 neurons a layer", "**not met**."),
+        ("- text, learned, 9 neurons a layer", "met on average, not surely."),
+        ("- vision, path, 9 neurons a layer", "met on average, not surely."), ("- vision, path, 9 neurons a layer", "met."),
     ]  # fmt: skip
-    assert [line.partition(":")[0] for line in lines[6:]] == ["- path", "- learned"] * 2
-    told = [(line.split(" at ")[0], line.partition("random) is ")[2].split(". ")[0]) for line in lines[6::3]]
+    told = [(line.split(" at ")[0], line.partition("random) is ")[2].split(". ")[0]) for line in lines[6:]]
     assert told == [
-        ("- path: Neurons per layer to forget 50%", "**not met**"),
-        ("- learned: Neurons per layer to forget 90%", "met"),
+        ("- Neurons per layer to forget 50%", "met"),
+        ("- Neurons per layer to forget 90%", "**not met**"),
     ]
 
 

@@ -17,6 +17,7 @@ import pytest
 from mipnb import ahead
 from mipnb.cli import main
 from mipnb.outcome import Outcome, table
+from mipnb.run import locked
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "notebooks"
 NAMES = ["01_numbers", "02_sum", "03_show"]
@@ -327,9 +328,18 @@ def test_a_killed_run_continues_where_it_was(hanging: subprocess.Popen, fresh: P
 def test_a_refused_run_leaves_no_folder_and_takes_none_away(fresh: Path, capsys):
     assert run(capsys, "--only", "02", "--name", "first")[0] == 2
     assert not (fresh / "runs" / "first").exists()
-    (fresh / "runs" / "second" / "notes").mkdir(parents=True)
+    (fresh / "runs" / "second").mkdir(parents=True)
     assert run(capsys, "--only", "02", "--name", "second")[0] == 2
-    assert (fresh / "runs" / "second" / "notes").is_dir()
+    assert (fresh / "runs" / "second").is_dir()
+
+
+def test_a_folder_that_vanishes_hides_no_error(tmp_path: Path):
+    def fail(folder: Path) -> None:
+        shutil.rmtree(folder)
+        raise KeyError("the real one")
+
+    with pytest.raises(KeyError, match="the real one"), locked(tmp_path / "run"):
+        fail(tmp_path / "run")
 
 
 def test_two_runs_on_one_folder_are_refused(hanging: subprocess.Popen, fresh: Path, capsys):

@@ -5,51 +5,71 @@ import itertools
 import pytest
 import torch
 from planted import FORGET, NEURONS, RETAIN, planted_asked, planted_net
-from toys import HandMade, hand_batch
+from toys import HandMade, hand_batch, tiny_vl, toy_scores
 
-from mipnb.learned_gates import _learned, _silenced, learn_gates
+from mipnb import learned_gates
+from mipnb.batches import pick
+from mipnb.learned_gates import _answered, _learned, _silenced, learn_gates
+
+OTHER = FORGET + 1
 
 
-def learned(net, forget, retain, top_k, steps=60):
-    pairs = itertools.repeat((forget, retain))
-    return _learned(net, net.ffns, "text", pairs, top_k, steps, seed=1)
+def learned(net, forget, retain, size, steps=60):
+    pairs = itertools.repeat(([forget], [retain]))
+    return _learned(net, net.ffns, "text", pairs, [size], steps, seed=1)
 
 
 def test_the_planted_neuron_is_silenced_first_and_the_retain_sets_last():
-    order = learned(planted_net(), *planted_asked().batches, top_k=4)[0].argsort(descending=True).tolist()
+    order = learned(planted_net(), *planted_asked().batches, size=4)[0].argsort(descending=True).tolist()
     assert order[0] == FORGET
     assert order[-1] == RETAIN
 
 
-def test_neurons_that_stand_in_for_each_other_are_found_as_a_set():
-    """Either of the two silenced alone changes no answer: only the pair does."""
+def test_a_neuron_that_stands_in_for_another_is_found_although_scores_miss_it():
+    """F = 0.05 + 0.9 max(a, 0.9 b): on the straight way b never counts, and with a silenced it is all that is left."""
 
     def head(outs):
-        either = torch.maximum(outs[0][:, 0, FORGET], outs[0][:, 0, FORGET + 1])
+        either = torch.maximum(outs[0][:, 0, FORGET], 0.9 * outs[0][:, 0, OTHER])
         return 0.05 + 0.9 * (either + outs[0][:, 0, RETAIN])
 
-    net = HandMade(NEURONS, 1, head)
-    activation = torch.zeros(4, 2, NEURONS)
+    net, activation = HandMade(NEURONS, 1, head), torch.zeros(4, 2, NEURONS)
     forget, retain = activation.clone(), activation.clone()
-    forget[:, :, FORGET : FORGET + 2] = 1
+    forget[:, :, [FORGET, OTHER]] = 1
     retain[:, :, RETAIN] = 1
-    chosen = learned(net, hand_batch(forget.tolist()), hand_batch(retain.tolist()), 2)[0].topk(2).indices
-    assert set(chosen.tolist()) == {FORGET, FORGET + 1}
+    forget, retain = hand_batch(forget.tolist()), hand_batch(retain.tolist())
+    scores = toy_scores(net, forget, search="one_pass").values.mean(0)[0]
+    assert scores[FORGET] > 0.5
+    assert scores[OTHER] == 0
+    chosen = learned(net, forget, retain, 2)[0].topk(2).indices
+    assert set(chosen.tolist()) == {FORGET, OTHER}
 
 
-def test_as_many_as_asked_are_silent_in_every_layer_and_the_gradient_reaches_all():
+def test_as_many_as_asked_are_silent_in_each_layer_and_the_gradient_reaches_all():
     weights = torch.randn(3, 10, requires_grad=True)
-    silent = _silenced(weights, 4)
-    assert silent.sum(1).tolist() == pytest.approx([4] * 3)
-    assert set(silent.detach().round(decimals=5).flatten().tolist()) == {0.0, 1.0}
+    silent = _silenced(weights, [4, 0, 10])
+    assert silent.sum(1).tolist() == pytest.approx([4, 0, 10])
+    assert set(silent.detach().round(decimals=5).abs().flatten().tolist()) == {0.0, 1.0}
     silent.sum().backward()
     assert (weights.grad > 0).all()
+
+
+def test_batches_do_not_matter_to_the_mean_and_its_gradient():
+    net, batch = planted_net(), planted_asked(5).batches[0]
+    net.requires_grad_(False)
+    gates = torch.linspace(0.1, 0.9, NEURONS)[None]
+    whole = _answered(net, net.ffns, "text", [batch], gates)
+    parts = [pick(batch, torch.tensor(rows)) for rows in ([0, 1, 2], [3, 4])]
+    parts = _answered(net, net.ffns, "text", parts, gates)
+    assert parts[0] == pytest.approx(whole[0], rel=1e-6)
+    assert whole[0] == pytest.approx(0.05 + 0.9 * gates[0, FORGET].item(), rel=1e-5)
+    assert torch.allclose(parts[1], whole[1], rtol=1e-5)
+    assert whole[1][0, FORGET].item() == pytest.approx(0.9, rel=1e-5)
 
 
 def test_the_model_is_left_as_it_was():
     net = planted_net().train()
     before = net.outs[0].weight.clone()
-    learned(net, *planted_asked().batches, top_k=1, steps=3)
+    learned(net, *planted_asked().batches, size=1, steps=3)
     assert torch.equal(net.outs[0].weight, before)
     assert net.training
     assert net.outs[0].weight.requires_grad
@@ -57,12 +77,20 @@ def test_the_model_is_left_as_it_was():
     assert not net.outs[0]._forward_pre_hooks
 
 
-@pytest.mark.parametrize("top_k", [0, NEURONS])
-def test_there_has_to_be_a_choice(top_k):
-    with pytest.raises(ValueError, match=f"expected 1 to {NEURONS - 1} of the {NEURONS} neurons"):
-        learned(planted_net(), *planted_asked().batches, top_k)
+@pytest.mark.parametrize("sizes", [[-1], [NEURONS + 1], [1, 1]])
+def test_sizes_fit_the_layers(sizes):
+    net = planted_net()
+    with pytest.raises(ValueError, match=f"expected 1, each from 0 to a layer's {NEURONS} neurons"):
+        _learned(net, net.ffns, "text", iter([]), sizes, 1, 1)
 
 
 def test_both_sets_are_needed():
     with pytest.raises(ValueError, match="the retain set has no questions"):
-        learn_gates(None, None, ["a question"], [], "text", 1)
+        learn_gates(None, None, ["a question"], [], "text", [1])
+
+
+def test_a_vision_tower_needs_pictures(monkeypatch):
+    batch = {"labels": torch.tensor([[-100, 1]]), "input_ids": torch.tensor([[5, 6]])}
+    monkeypatch.setattr(learned_gates, "encode", lambda *given, **how: batch)
+    with pytest.raises(ValueError, match="the vision branch needs image questions"):
+        learn_gates(tiny_vl(), None, ["one"], ["another"], "vision", [1, 1, 1])
