@@ -14,6 +14,7 @@ from mipnb.edits import Edit, same_bits
 from mipnb.evaluation import evaluate
 from mipnb.families import FAMILIES, image_tokens
 from mipnb.hooks import zeroed
+from mipnb.learned_gates import learn_gates
 from mipnb.locating import locate, of_modality
 from mipnb.lora import LoraRecipe, tune_lora
 from mipnb.models import fingerprint, load_model, load_processor, save_model
@@ -172,6 +173,25 @@ def test_scores_do_not_depend_on_the_batch(model, processor, branch):
     together = locate(model, processor, asked, branch, batch_size=3, max_rows=6, **choices)
     scale = alone.values.abs().max()
     torch.testing.assert_close(together.values / scale, alone.values / scale, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("branch", ["text", "vision"])
+def test_learned_gates_take_more_from_one_set_than_from_the_other(model, processor, branch):
+    asked = of_modality(questions(), "text" if branch == "text" else "image_text")
+    sets, networks = (asked[::2], asked[1::2]), ffns(model, branch)
+    width = networks[0].n_neurons
+    weights = learn_gates(model, processor, *sets, branch, [width // 4] * len(networks), steps=30)
+
+    def apart(ranking: torch.Tensor) -> float:
+        """How far the one set's F is below the other's with the first of a ranking silenced."""
+        chosen = ranking.argsort(-1, descending=True)[:, : width // 4].tolist()
+        with zeroed(networks, chosen):
+            forget, retain = (logprob(model, encode(processor, part)).exp().mean() for part in sets)
+        return float(retain - forget)
+
+    drawn = [torch.rand(weights.shape, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
+    assert apart(weights) > max(map(apart, drawn))
+    assert apart(weights) > apart(-weights)
 
 
 def test_prune_edit_undo_evaluate_save_reload(name, model, processor, tmp_path):
