@@ -28,7 +28,7 @@ from mipnb.benchmarks import Question, draw_questions, forget_ids, load_training
 from mipnb.comparing import question_of
 from mipnb.editing import edit
 from mipnb.generation import generate
-from mipnb.learned_gates import learn_gates
+from mipnb.learned_gates import learn_path
 from mipnb.locating import PAIRS, locate, of_modality
 from mipnb.models import BRANCHES, ffns, load_processor
 from mipnb.param_files import read_parameters
@@ -133,7 +133,7 @@ class FullSize:
         top_k = p.trial_text_top_k if branch == "text" else p.trial_vision_top_k
         sizes = [min(top_k, ffn.n_neurons) for ffn in ffns(self.model, branch)]
         how = {"steps": GATE_STEPS, "batch_size": p.batch_size, "seed": p.seed, "device": p.device}
-        learn_gates(self.model, self.processor, asked[::2], asked[1::2], branch, sizes, **how)
+        learn_path(self.model, self.processor, asked[::2], asked[1::2], branch, sizes, **how)
 
     def edit(self) -> None:
         """Trains the paths for the parameters' number of steps, as notebook 04 does."""

@@ -21,6 +21,7 @@ from mipnb.answers import answer_value
 from mipnb.batches import Batch, encode, patch_owner
 from mipnb.benchmarks import Question
 from mipnb.hooks import gated, undisturbed
+from mipnb.paths import NeuronPath
 from mipnb.precision import float32_arithmetic
 from mipnb.preconditions import check_batch
 from mipnb.training import optimize, shuffled
@@ -34,49 +35,60 @@ _START = 0.05
 _WARMUP = 10
 
 
-def learn_gates(
+def learn_path(
     model: nn.Module,
     processor,
     forget: Sequence[Question],
     retain: Sequence[Question],
     branch: str,
-    sizes: Sequence[int],
+    top_k: int | Sequence[int],
     *,
     steps: int = 150,
     batch_size: int = 32,
     seed: int = 42,
     device: str = "cpu",
-) -> Tensor:
-    """Search neurons to silence, so that F = exp(mean log-probability of the answer) gets low on forget, stays high on retain.
+    benchmark: str = "",
+) -> NeuronPath:
+    """The neurons that learned gates silence: F = exp(mean log-probability of the answer) low on forget, high on retain.
 
     Args:
         model, processor: from `load_model`, `load_processor`; no weight of it changes.
         forget, retain: questions of one modality, to be lost and to be kept.
         branch: "text" or "vision".
-        sizes: how many neurons of each layer are silenced together.
+        top_k: neurons of every layer, or of each layer by itself, that are silenced together.
         steps: of AdamW, each by PER_STEP questions of either set, or all that there are.
         batch_size: questions that go through the model at a time; memory grows with it, the result does not depend on it.
         seed: of the first order and of the questions' order.
         device: of the model.
-
-    Returns:
-        Weights, float32 (layers, n_neurons), on the CPU: in each layer, those with the highest are silenced.
+        benchmark: what the questions are of; kept in the path.
 
     Raises:
-        ValueError: a set without questions, questions without answers or (vision) pictures, sizes that do not fit.
+        ValueError: a set without questions, questions without answers or (vision) pictures, a top_k that does not fit.
     """
     if empty := [name for name, part in (("forget", forget), ("retain", retain)) if not part]:
         raise ValueError(f"the {empty[0]} set has no questions; gates are learned on both sets")
     for part in (forget, retain):
         check_batch(model, encode(processor, part[:1], device=device), branch)
-    draws = [shuffled(part, min(PER_STEP, len(part)), seed) for part in (forget, retain)]
+    ffns = models.ffns(model, branch)
+    sizes = [top_k] * len(ffns) if isinstance(top_k, int) else list(top_k)
+    pairs = _batches(processor, (forget, retain), steps, batch_size, seed, device)
+    weights = _learned(model, ffns, branch, pairs, sizes, steps, seed)
+    layers = tuple(tuple(sorted(row.topk(k).indices.tolist())) for row, k in zip(weights, sizes, strict=True))
+    made = {"search": "learned gates", "steps": steps, "seed": seed}
+    return NeuronPath(branch, layers, weights.shape[1], models.fingerprint(model), benchmark, made)
+
+
+def _batches(
+    processor, sets: Sequence[Sequence[Question]], steps: int, batch_size: int, seed: int, device: str
+) -> Iterator[tuple[Iterator[Batch], ...]]:
+    """For every step the encoded batches of each set."""
+    draws = [shuffled(part, min(PER_STEP, len(part)), seed) for part in sets]
 
     def encoded(asked: Sequence[Question]) -> Iterator[Batch]:
         starts = range(0, len(asked), batch_size)
         return (encode(processor, asked[start : start + batch_size], device=device) for start in starts)
 
-    pairs = (tuple(encoded(next(draw)) for draw in draws) for _ in range(steps))
-    return _learned(model, models.ffns(model, branch), branch, pairs, sizes, steps, seed)
+    return (tuple(encoded(next(draw)) for draw in draws) for _ in range(steps))
 
 
 def _learned(
@@ -88,11 +100,18 @@ def _learned(
     steps: int,
     seed: int,
 ) -> Tensor:
-    """The same from encoded batches, those of forget and of retain for every step."""
+    """Weights, float32 (layers, n_neurons): in each layer, the `sizes` highest are silenced.
+
+    Args:
+        model, branch, steps, seed: see `learn_path`.
+        ffns: the branch's networks.
+        pairs: for every step the batches of forget and those of retain.
+        sizes: of each layer.
+    """
     n_neurons = ffns[0].n_neurons
     if len(sizes) != len(ffns) or not all(0 <= size <= n_neurons for size in sizes):
         raise ValueError(
-            f"sizes are {list(sizes)}; expected {len(ffns)}, each from 0 to a layer's {n_neurons} neurons"
+            f"top_k is {list(sizes)}; expected {len(ffns)}, each from 0 to a layer's {n_neurons} neurons"
         )
     weights = torch.randn(len(ffns), n_neurons, generator=torch.Generator().manual_seed(seed)) * _START
     weights.requires_grad_()

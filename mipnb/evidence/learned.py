@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mipnb.evidence.cases import Case
-from mipnb.evidence.ranked import Ranked
-from mipnb.learned_gates import learn_gates
+from mipnb.learned_gates import learn_path
 from mipnb.locating import of_modality
-from mipnb.models import fingerprint
 from mipnb.paths import NeuronPath
 
 
-def gates_of(case: Case, branch: str, sizes: Sequence[int]) -> Ranked:
-    """The ranking "learned", which is about these sizes alone: gates learned on questions that a case's paths are located on.
+def gates_of(case: Case, branch: str, sizes: Sequence[int]) -> NeuronPath:
+    """Gates learned on questions that a case's paths are located on.
 
     Args:
         case: model and questions, those of the branch's first modality; `trial_gate_steps` says how long to learn.
@@ -22,12 +20,11 @@ def gates_of(case: Case, branch: str, sizes: Sequence[int]) -> Ranked:
     """
     params, modality = case.params, case.modalities(branch)[0]
     sets = (of_modality(part, modality) for part in (case.forget, case.retain))
-    how = {"steps": params.trial_gate_steps, "batch_size": params.batch_size}
-    how |= {"seed": params.seed, "device": params.device}
-    return Ranked("learned", learn_gates(case.model, case.processor, *sets, branch, sizes, **how))
+    how = {"steps": params.trial_gate_steps, "batch_size": params.batch_size, "seed": params.seed}
+    how |= {"device": params.device, "benchmark": params.benchmark_dir}
+    return learn_path(case.model, case.processor, *sets, branch, sizes, **how)
 
 
 def learned_path(case: Case, like: NeuronPath) -> NeuronPath:
-    """Learned gates as a path of another one's branch and sizes, which `reuse_paths` takes."""
-    ranked = gates_of(case, like.branch, like.sizes)
-    return ranked.path(like.branch, like.sizes, fingerprint(case.model), case.params.benchmark_dir)
+    """Learned gates of another path's branch and sizes; `reuse_paths` takes them."""
+    return gates_of(case, like.branch, like.sizes)

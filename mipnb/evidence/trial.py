@@ -103,7 +103,8 @@ def case_marks(
     means, asked = case.means(branch), asked_of(case, branch)
     at = (case.model, asked, case.ffns(branch), branch)
     own = (means, case.unit, case.shared)
-    tables = [branch_marks(*at, [*ranked, gates_of(case, branch, sizes[k])], sizes, *own)]
+    gates = given(gates_of(case, branch, sizes[k]), "learned")
+    tables = [branch_marks(*at, [*ranked, gates], sizes, *own)]
     if steps:
         main = [one for one in ranked if one.draw < n_curve_draws]
         others = {step: even_sizes(step, *main[0].values.shape) for step in steps if step != k}

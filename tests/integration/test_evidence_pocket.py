@@ -115,9 +115,9 @@ def test_choices_have_equal_numbers_and_differ(case):
 
 def test_gates_are_learned_on_what_the_path_is_located_on(case, monkeypatch):
     calls = []
-    whole = learned.learn_gates
+    whole = learned.learn_path
     monkeypatch.setattr(
-        learned, "learn_gates", lambda *given, **how: calls.append((given, how)) or whole(*given, **how)
+        learned, "learn_path", lambda *given, **how: calls.append((given, how)) or whole(*given, **how)
     )
     like = NeuronPath("vision", ((1, 2), (), (7, 8, 9)), 512, fingerprint(case.model))
     path = learned.learned_path(case, like)
@@ -129,11 +129,9 @@ def test_gates_are_learned_on_what_the_path_is_located_on(case, monkeypatch):
         sorted(q.prompt for q in part if q.image) for part in (case.forget, case.retain)
     ]
     assert how == {
-        "steps": 2,
-        "batch_size": case.params.batch_size,
-        "seed": case.params.seed,
-        "device": "cpu",
-    }
+        "steps": 2, "batch_size": case.params.batch_size, "seed": case.params.seed, "device": "cpu",
+        "benchmark": case.params.benchmark_dir,
+    }  # fmt: skip
 
 
 def test_recipes_lead_to_different_paths(case):

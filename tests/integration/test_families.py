@@ -14,12 +14,12 @@ from mipnb.edits import Edit, same_bits
 from mipnb.evaluation import evaluate
 from mipnb.families import FAMILIES, image_tokens
 from mipnb.hooks import zeroed
-from mipnb.learned_gates import learn_gates
+from mipnb.learned_gates import learn_path
 from mipnb.locating import locate, of_modality
 from mipnb.lora import LoraRecipe, tune_lora
 from mipnb.models import fingerprint, load_model, load_processor, save_model
 from mipnb.networks import ffns
-from mipnb.paths import select
+from mipnb.paths import NeuronPath, random_path, select
 from mipnb.rmisu import EditConfig, training_batches
 from mipnb.training import tune
 from mipnb.trials import bit_check, save_edited
@@ -180,18 +180,18 @@ def test_learned_gates_take_more_from_one_set_than_from_the_other(model, process
     asked = of_modality(questions(), "text" if branch == "text" else "image_text")
     sets, networks = (asked[::2], asked[1::2]), ffns(model, branch)
     width = networks[0].n_neurons
-    weights = learn_gates(model, processor, *sets, branch, [width // 4] * len(networks), steps=30)
+    path = learn_path(model, processor, *sets, branch, width // 4, steps=30)
+    path.check(model)
+    assert path.sizes == (width // 4,) * len(networks)
 
-    def apart(ranking: torch.Tensor) -> float:
-        """How far the one set's F is below the other's with the first of a ranking silenced."""
-        chosen = ranking.argsort(-1, descending=True)[:, : width // 4].tolist()
-        with zeroed(networks, chosen):
+    def apart(silent: NeuronPath) -> float:
+        """How far the one set's F is below the other's with a path silenced."""
+        with zeroed(networks, silent.layers):
             forget, retain = (logprob(model, encode(processor, part)).exp().mean() for part in sets)
         return float(retain - forget)
 
-    drawn = [torch.rand(weights.shape, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
-    assert apart(weights) > max(map(apart, drawn))
-    assert apart(weights) > apart(-weights)
+    assert apart(path) > max(apart(random_path(path, seed)) for seed in range(5))
+    assert apart(path) > apart(learn_path(model, processor, *sets[::-1], branch, width // 4, steps=30))
 
 
 def test_prune_edit_undo_evaluate_save_reload(name, model, processor, tmp_path):

@@ -9,7 +9,7 @@ from toys import HandMade, hand_batch, tiny_vl, toy_scores
 
 from mipnb import learned_gates
 from mipnb.batches import pick
-from mipnb.learned_gates import _answered, _learned, _silenced, learn_gates
+from mipnb.learned_gates import _answered, _learned, _silenced, learn_path
 
 OTHER = FORGET + 1
 
@@ -86,11 +86,11 @@ def test_sizes_fit_the_layers(sizes):
 
 def test_both_sets_are_needed():
     with pytest.raises(ValueError, match="the retain set has no questions"):
-        learn_gates(None, None, ["a question"], [], "text", [1])
+        learn_path(None, None, ["a question"], [], "text", [1])
 
 
 def test_a_vision_tower_needs_pictures(monkeypatch):
     batch = {"labels": torch.tensor([[-100, 1]]), "input_ids": torch.tensor([[5, 6]])}
     monkeypatch.setattr(learned_gates, "encode", lambda *given, **how: batch)
     with pytest.raises(ValueError, match="the vision branch needs image questions"):
-        learn_gates(tiny_vl(), None, ["one"], ["another"], "vision", [1, 1, 1])
+        learn_path(tiny_vl(), None, ["one"], ["another"], "vision", [1, 1, 1])
