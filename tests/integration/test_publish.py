@@ -140,25 +140,14 @@ def test_the_numbers_are_means_over_seeds():
 def test_goals_of_the_trial_are_told_of_the_path_and_of_learned_gates(tmp_path: Path):
     ratios = {("text", "path"): (4.0, 3.5), ("text", "learned"): (2.0, 1.0), ("vision", "path"): (4.0, 2.0)}
     rows = [
-        (subject, branch, mark, control, "ratio", 9, 1.0, 1.0, factor if mark == "recall" else 99.0, low, 9.0)
+        (subject, branch, mark, control, factor if mark == "recall" else 99.0, low)
         for (branch, subject), (factor, low) in ratios.items()
         for mark in ("recall", "probability")
         for control in ("random", "activation", "manu")
     ]
-    columns = [
-        "subject",
-        "branch",
-        "mark",
-        "control",
-        "measure",
-        "k",
-        "value",
-        "control_value",
-        "margin",
-        "low",
-        "high",
-    ]
-    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "verdicts.parquet")
+    found = pd.DataFrame(rows, columns=["subject", "branch", "mark", "control", "margin", "low"])
+    found = found.assign(measure="ratio", k=9, value=1.0, control_value=1.0, high=9.0)
+    found.to_parquet(tmp_path / "verdicts.parquet")
     left = {("path", 1): 0.4, ("path", 4): 0.0, ("random", 1): 1.0, ("random", 4): 0.0}
     marks = [
         ("edit", *key, *which)
