@@ -11,18 +11,20 @@ from filelock import FileLock
 from mipnb.artefacts import project_root
 
 ROOT = project_root()
+#: the longest files, in an order in which two processes need not wait: the pocket run beside the quick one, then what is
+#: shown again, of kept results beside that of the pocket run
+LONGEST = [
+    "test_pocket_run.py",
+    "test_quick_run.py",
+    "test_kept_notebooks.py",
+    "test_published_notebooks.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The pocket run is begun first, and what only reads it comes last; a file's tests stay together (`--dist loadfile`)."""
-    items.sort(key=_place)
-
-
-def _place(item: pytest.Item) -> int:
-    """0 for what the pocket run is made for, 2 for what else reads it, 1 for all others."""
-    if item.path.name == "test_pocket_run.py":
-        return 0
-    return 1 + ("pocket_run" in item.fixturenames)
+    """The longest files are begun first; a file's tests stay together (`--dist loadfile`)."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

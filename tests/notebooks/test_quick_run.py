@@ -31,9 +31,9 @@ def mipnb(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run at quick parameters, its pieces kept."""
+    """A whole run at quick parameters, its pieces kept, on one thread: sums depend on how they are divided."""
     folder = tmp_path_factory.mktemp("quick") / "run"
-    done = mipnb("--params", "quick", "--keep-partial", "-p", "run_dir", str(folder))
+    done = mipnb("--params", "quick", "--keep-partial", "-p", "run_dir", str(folder), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -75,17 +75,14 @@ def test_the_edited_model_loads_without_mipnb(run: Path):
 
 
 def test_edits_that_two_processes_share_are_those_of_one(run: Path, tmp_path: Path):
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    for folder in (alone, shared):
-        for name in ("01_vanilla_model", "03_paths"):
-            shutil.copytree(run / name, folder / name)
-    arguments = ["--params", "quick", "-p", "processes", "2", "-p", "run_dir"]
-    one_thread = {"OMP_NUM_THREADS": "1"}  # as each of two processes has: sums depend on how they are divided
-    assert mipnb(*arguments, str(alone), "--only", "04", **one_thread).returncode == 0
-    assert mipnb(*arguments, str(shared), "--only", "04").returncode == 0
+    shared = tmp_path / "shared"
+    for name in ("01_vanilla_model", "03_paths"):
+        shutil.copytree(run / name, shared / name)
+    arguments = ["--params", "quick", "-p", "processes", "2", "-p", "run_dir", str(shared)]
+    assert mipnb(*arguments, "--only", "04", OMP_NUM_THREADS="2").returncode == 0
     for name in ("edited_42", "random_42"):
         one, two = (
-            Edit.load(place / "04_editing" / "edits" / f"{name}.safetensors") for place in (alone, shared)
+            Edit.load(place / "04_editing" / "edits" / f"{name}.safetensors") for place in (run, shared)
         )
         assert one.metadata == two.metadata
         for part, other in zip(one.slices, two.slices, strict=True):
@@ -93,7 +90,7 @@ def test_edits_that_two_processes_share_are_those_of_one(run: Path, tmp_path: Pa
             assert same_bits(part.neurons, other.neurons)
             assert same_bits(part.new, other.new), f"{name}, {part.name}"
     assert not (shared / "04_editing" / PARTIAL).exists(), "batches that were shared are gone"
-    assert mipnb(*arguments, str(shared), "--only", "05").returncode == 0
+    assert mipnb(*arguments, "--only", "05", OMP_NUM_THREADS="2").returncode == 0
     files = [place / "05_evaluation" / "answers.parquet" for place in (run, shared)]
     one, two = (pd.read_parquet(file) for file in files)
     columns = ["method", "seed", "split", "task", "person_id", "prompt"]
@@ -195,8 +192,8 @@ def test_the_results_follow_from_a_quick_run(run: Path, baselines: Path, number:
     for name in {name for read in stage.reads for name in _written(read)}:
         if not (run / name).exists():
             (run / name).touch()  # of notebook 06, what 10 and 11 do not open
-    two = ["-p", "processes", "2"] if number in ("09", "12") else []
-    done = mipnb("--params", "quick", "--only", number, "-p", "run_dir", str(run), *two)
+    two = ["-p", "processes", "2"] if number in ("09", "12") else []  # on a thread each
+    done = mipnb("--params", "quick", "--only", number, "-p", "run_dir", str(run), *two, OMP_NUM_THREADS="2")
     assert done.returncode == 0, done.stdout + done.stderr
     for name in stage.writes:
         assert len(pd.read_parquet(run / stage.name / name)) > 0
