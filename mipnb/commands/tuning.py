@@ -1,6 +1,7 @@
 """`mipnb tune` and `mipnb retrained`: what the comparison of methods stands on."""
 
 import argparse
+from functools import partial
 
 from mipnb.commands.given import add_parameters, parameters
 
@@ -37,8 +38,10 @@ def _tune(options: argparse.Namespace) -> int:
     params = parameters(options)
     named = options.methods or [*params.methods, tuning.OURS]
     check_methods([name for name in named if name != tuning.OURS])
-    trial = tuning.load_trial(params, options.trial, n_forget=options.people)
-    table = tuning.tuning_table(tuning.try_all(trial, named, under_root(options.work)))
+    folder = under_root(options.work)
+    load = partial(tuning.load_trial, params, options.trial, folder, n_forget=options.people)
+    trial = load()
+    table = tuning.tuning_table(tuning.try_all(trial, named, load))
     print(table[["method", "settings", "forget", "retain", "bystander", "chosen"]].round(3).to_string())
     for path in tuning.write_tuning(table, trial, options.out):
         print(f"wrote {path}")

@@ -6,7 +6,7 @@ Nobody of a reported forget set is forgotten in these trials, and Test_Set is no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
@@ -22,18 +22,18 @@ from mipnb.artefacts import atomic_path, read_json, under_root, write_json
 from mipnb.baselines import METHODS
 from mipnb.editing import edit
 from mipnb.edits import Edit
+from mipnb.lanes import processes_of, share_out
 from mipnb.models import fingerprint, load_model, load_processor
 from mipnb.partial import questions_digest
 from mipnb.paths import NeuronPath
 from mipnb.pocket.validation import ValidationSets, validation_sets
-from mipnb.progress import progress
 from mipnb.results.store import stored
 from mipnb.results.unlearners import TrainingSets, settings_of, training_sets, unlearn
 from mipnb.validation import ask, located_paths, neighbours
 
 OURS = "edited"
 #: what is tried for ours: as many settings as for each baseline (`baselines.METHODS`)
-OUR_GRID = {"learning_rate": (1e-2, 5e-3), "forget_weight": (1.0, 0.5)}
+OUR_GRID = {"learning_rate": (1e-2, 5e-3), "forget_weight": (1.0, 0.5, 2.0)}
 FORGET, RETAIN = ("forget", "test_forget"), ("retain", "test_retain")
 RULE = (
     "of a method's settings, the one with the highest harmonic mean of 1 - forget (mean mark on people to forget) and retain "
@@ -56,19 +56,48 @@ _TRAINING = (
 
 def grid_of(method: str) -> list[dict[str, Any]]:
     """The settings that are tried for a method, as plain values; ours is `OURS`."""
-    grid = OUR_GRID if method == OURS else METHODS[method].grid
+    grid = _values(method)
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+def at_edge(method: str, chosen: Mapping[str, Any]) -> list[str]:
+    """The settings chosen at the smallest or the largest value tried: beyond it there may be a better one.
+
+    Args:
+        method: a baseline, or `OURS`.
+        chosen: setting -> value. Settings of which one or two values were tried have no inside, and are left out.
+    """
+    tried = {name: values for name, values in _values(method).items() if len(values) > 2}
+    return [name for name, values in tried.items() if chosen.get(name) in (min(values), max(values))]
+
+
+def _values(method: str) -> Mapping[str, Sequence[Any]]:
+    """What is tried of each setting of a method."""
+    return OUR_GRID if method == OURS else METHODS[method].grid
+
+
+#: a method, and the settings tried
+Unit = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One trial's people and the vanilla model; what is long is made when it is first needed."""
+    """One trial's people and the vanilla model; what is long is made when it is first needed.
+
+    Attributes:
+        params: of the run.
+        number: seed of the people.
+        model, processor: the vanilla model.
+        sets: the people.
+        folder: keeps the units of work, so that a stopped call goes on.
+    """
 
     params: BaseModel
     number: int
     model: nn.Module
     processor: Any
     sets: ValidationSets
+    folder: Path
 
     @cached_property
     def training(self) -> TrainingSets:
@@ -108,8 +137,9 @@ class Trial:
             return edit(self.model, self.paths, *batches, config, p.seed)[0]
         return unlearn(method, self.model, self.training, settings_of(method, p, tried), p.seed)[0]
 
-    def marks(self, folder: Path, method: str, tried: Mapping[str, Any]) -> pd.DataFrame:
+    def __call__(self, unit: Unit) -> pd.DataFrame:
         """Marks of a method with the settings tried (split, task, value); none if its loss stopped being finite."""
+        method, tried = unit
 
         def make() -> dict[str, pd.DataFrame]:
             """The setting's marks, made anew."""
@@ -122,39 +152,40 @@ class Trial:
             return {"marks": ask(self.model, self.processor, self.sets, self.params, change)}
 
         settings = {} if method == "vanilla" else self.settings(method, tried)
-        return stored(folder, {**self.key, "method": method, "settings": settings}, make)["marks"]
+        return stored(self.folder, {**self.key, "method": method, "settings": settings}, make)["marks"]
 
 
-def load_trial(params: BaseModel, number: int = 1, **sizes: int) -> Trial:
+def load_trial(params: BaseModel, number: int, folder: str | Path, **sizes: int) -> Trial:
     """A trial on the pocket benchmark; sizes as for `validation_sets`."""
     model, processor = (
         load_model(params.model_dir, params.dtype, params.device),
         load_processor(params.model_dir),
     )
-    return Trial(params, number, model, processor, validation_sets(params.benchmark_dir, number, **sizes))
+    sets = validation_sets(params.benchmark_dir, number, **sizes)
+    return Trial(params, number, model, processor, sets, Path(folder))
 
 
-def try_all(trial: Trial, methods: Sequence[str], folder: str | Path) -> pd.DataFrame:
+def try_all(trial: Trial, methods: Sequence[str], helper: Callable[[], Trial]) -> pd.DataFrame:
     """Try every method's grid, and ask the vanilla model.
 
     Args:
         trial: the people.
         methods: baselines, and `OURS`.
-        folder: keeps the units of work, so that a stopped call goes on.
+        helper: loads the trial in a process beside this one.
 
     Returns:
         One row a method, settings (JSON), split and task: value.
     """
-    units = [("vanilla", {}), *((method, tried) for method in methods for tried in grid_of(method))]
+    units: list[Unit] = [
+        ("vanilla", {}),
+        *((method, tried) for method in methods for tried in grid_of(method)),
+    ]
+    marks = share_out(trial, units, helper, processes_of(trial.params), "tuning")
     parts = []
-    with progress(len(units), "tuning") as bar:
-        for method, tried in units:
-            found = trial.marks(Path(folder), method, tried)
-            parts.append(found.assign(method=method, settings=json.dumps(tried)))
-            if found.empty:
-                lost = {"split": "forget", "task": "VQA", "value": float("nan")}
-                parts[-1] = pd.DataFrame([lost | {"method": method, "settings": json.dumps(tried)}])
-            bar.update()
+    for (method, tried), found in zip(units, marks, strict=True):
+        if found.empty:
+            found = pd.DataFrame([{"split": "forget", "task": "VQA", "value": float("nan")}])
+        parts.append(found.assign(method=method, settings=json.dumps(tried)))
     return pd.concat(parts, ignore_index=True)[["method", "settings", "split", "task", "value"]]
 
 

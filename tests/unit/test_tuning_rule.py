@@ -4,8 +4,18 @@ import pandas as pd
 
 from mipnb.baselines import METHODS
 from mipnb.params import Params
-from mipnb.results.tuning import choose, read_choices, write_tuning
+from mipnb.results.tuning import OURS, at_edge, choose, grid_of, read_choices, write_tuning
 from mipnb.results.unlearners import settings_of
+
+
+def test_every_method_has_as_many_tries_as_ours():
+    assert {len(grid_of(method)) for method in [*METHODS, OURS]} == {6}
+
+
+def test_a_choice_at_the_end_of_what_was_tried_is_told():
+    assert at_edge("manu", {"share": 0.6}) == at_edge("manu", {"share": 0.1}) == ["share"]
+    assert at_edge("manu", {"share": 0.3}) == []
+    assert at_edge("rmu", {"learning_rate": 0.01, "retain_weight": 100.0}) == ["retain_weight"]
 
 
 def test_the_choice_weighs_forgetting_against_keeping():
