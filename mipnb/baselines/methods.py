@@ -43,7 +43,7 @@ class Method:
     refuses: bool = False
 
 
-_RATES = {"learning_rate": (1e-5, 3e-5, 1e-4, 2e-4, 3e-4, 1e-3)}
+_RATES = {"learning_rate": (3e-5, 5e-5, 1e-4, 2e-4, 3e-4, 1e-3)}
 METHODS: dict[str, Method] = {
     "ga_diff": Method("Liu et al. 2022", terms.ASCENT, terms.DESCENT, grid=_RATES, lora=True),
     "kl_min": Method("Nguyen et al. 2020", terms.ASCENT, terms.KL, grid=_RATES, lora=True),
@@ -61,7 +61,7 @@ METHODS: dict[str, Method] = {
     ),
     "mmunlearner": Method("Huo et al. 2025", terms.ASCENT, terms.DESCENT, grid=_RATES),
     "manu": Method("Liu et al., ACL 2025", grid={"share": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)}),
-    "depn": Method("Wu et al. 2023", own={"threshold": 0.1}, grid={"threshold": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)}),
+    "depn": Method("Wu et al. 2023", own={"threshold": 0.1}, grid={"threshold": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.1)}),
 }  # fmt: skip
 
 
