@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,10 +16,15 @@ from mipnb.results.measures import NAMES, TASKS, in_order, rates
 METRICS = {"VQA": "accuracy", "QA": "accuracy", "VGEN": "ROUGE-L", "GEN": "ROUGE-L"}
 #: a shape a method beside its colour
 MARKERS = dict(zip(NAMES, "oXsvD^<>Pph8d", strict=True))
-
-
 #: the part of a panel that is drawn once more
 CORNER = (0.88, 1.015)
+#: where that may stand (left, bottom, width, height, in shares of the panel), the largest first
+_PLACES = [
+    (left, bottom, width, height)
+    for width, height in ((0.35, 0.5), (0.3, 0.42), (0.24, 0.34))
+    for bottom in (0.1, 0.2, 0.3, 0.4)
+    for left in (0.13, 0.2, 0.3, 0.4, 0.5)
+]
 
 
 def trade_off_points(results: pd.DataFrame, splits: tuple[str, str]) -> pd.DataFrame:
@@ -56,12 +64,25 @@ def trade_off_figure(points: pd.DataFrame) -> Figure:
 
 
 def _corner(part: pd.DataFrame, ax: Axes) -> None:
-    """The panel's upper right corner once more, larger, where there is room."""
-    ticks = [0.9, 0.95, 1.0]
-    inset = ax.inset_axes([0.13, 0.1, 0.35, 0.5], xlim=CORNER, ylim=CORNER, xticks=ticks, yticks=ticks)
+    """The panel's upper right corner once more, larger, where it hides least."""
+    ticks, place = [0.9, 0.95, 1.0], min(_PLACES, key=partial(_hidden, part, ax))
+    inset = ax.inset_axes(place, xlim=CORNER, ylim=CORNER, xticks=ticks, yticks=ticks)
     panel(part, inset, clipped=True)
     inset.tick_params(labelsize="x-small", length=2, width=0.5)
     ax.indicate_inset_zoom(inset, edgecolor="#888888", linewidth=0.5)
+
+
+def _hidden(part: pd.DataFrame, ax: Axes, place: tuple[float, float, float, float]) -> int:
+    """How many marks, and pieces of lines between them, lie beneath an inset and its labels."""
+    x, y, width, height = place
+    lines = [
+        rows[["drop", "retain"]].to_numpy() for _, rows in part.sort_values("forget_ratio").groupby("method")
+    ]
+    share = np.linspace(0, 1, 20)[:, None]
+    pieces = [a + share * (b - a) for line in lines for a, b in zip(line, [*line[1:], line[-1]], strict=True)]
+    at = ax.transAxes.inverted().transform(ax.transData.transform(np.concatenate(pieces)))
+    inside = (at > (x - 0.1, y - 0.1)) & (at < (x + width + 0.03, y + height + 0.03))
+    return int(inside.all(1).sum())
 
 
 def panel(part: pd.DataFrame, ax: Axes, clipped: bool = False) -> Axes:
