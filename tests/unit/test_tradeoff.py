@@ -1,5 +1,6 @@
 """Fig. 3: the enlarged corner of a panel hides no mark where there is room for it."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,4 +29,6 @@ def hidden(fig: Figure, at: tuple[float, float]) -> list[bool]:
 @pytest.mark.parametrize("x", np.linspace(0.2, 0.9, 5))
 @pytest.mark.parametrize("y", np.linspace(0.2, 0.8, 5))
 def test_the_enlarged_corner_hides_no_mark(x: float, y: float):
-    assert hidden(trade_off_figure(points(x, y)), (x, y)) == [False] * 4
+    fig = trade_off_figure(points(x, y))
+    assert hidden(fig, (x, y)) == [False] * 4
+    plt.close(fig)
