@@ -10,7 +10,7 @@ from mipnb.results.tradeoff import trade_off_figure
 
 
 def points(x: float, y: float) -> pd.DataFrame:
-    """Two methods a task: one at the corner, one by itself."""
+    """Three methods a task: one at the corner, one far from it, one at (x, y)."""
     rows = [
         {"method": method, "forget_ratio": 5, "task": task, "drop": at[0], "retain": at[1]}
         for task in ("VQA", "QA", "VGEN", "GEN")
