@@ -30,12 +30,13 @@ from mipnb.pocket.questions import WHO, named
 from mipnb.pocket.validation import ValidationSets, validation_sets
 
 
-def validate(params: BaseModel, trial: int) -> pd.DataFrame:
+def validate(params: BaseModel, trial: int, n_forget: int = 10) -> pd.DataFrame:
     """Locate, edit and ask the people of one trial.
 
     Args:
         params: of a run on the pocket benchmark; `model_dir` is the vanilla model.
         trial: seed of the trial's people.
+        n_forget: people to forget.
 
     Returns:
         One row a method (vanilla, edited, random), split and task: trial, method, split, task, value (accuracy with
@@ -43,7 +44,7 @@ def validate(params: BaseModel, trial: int) -> pd.DataFrame:
     """
     model = load_model(params.model_dir, params.dtype, params.device)
     processor = load_processor(params.model_dir)
-    sets = validation_sets(params.benchmark_dir, trial)
+    sets = validation_sets(params.benchmark_dir, trial, n_forget=n_forget)
     located = located_paths(model, processor, sets, params)
     batches = trials.edit_batches(processor, params, sets.forget, sets.retain, neighbours(sets, params.seed))
     edits: dict[str, Edit | None] = {"vanilla": None}

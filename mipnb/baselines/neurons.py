@@ -8,12 +8,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mipnb.attribution import attribute
+from mipnb.attribution import MAX_ROWS
 from mipnb.baselines.settings import Settings
 from mipnb.batches import Batch, to_device
-from mipnb.hooks import captured
+from mipnb.hooks import captured, undisturbed
+from mipnb.integrals import below_one, integrate
 from mipnb.models import BRANCHES, ffns, fingerprint, input_device
 from mipnb.paths import NeuronPath
+from mipnb.precision import float32_arithmetic
+from mipnb.preconditions import check_batch
+from mipnb.probe import Probe
+from mipnb.rules import quadrature
+from mipnb.scaled_path import ScaledPath
+from mipnb.sharing import shared
 
 _TINY = 1e-8
 
@@ -125,7 +132,7 @@ def depn_paths(model: nn.Module, forget: Sequence[Batch], settings: Settings) ->
         used = [batch for batch in looked_at if branch == "text" or "pixel_values" in batch]
         if not used:
             continue
-        scores = torch.cat([_attributions(model, batch, branch, settings, mark) for batch in used])
+        scores = torch.cat([_attributions(model, batch, branch, settings) for batch in used])
         largest = scores.flatten(1).amax(1)[:, None, None]  # (samples, 1, 1)
         often[branch] = ((scores > settings.threshold * largest) & (scores > 0)).float().mean(0)
     enough = min(settings.agreement, max(share.max().item() for share in often.values()))
@@ -144,17 +151,26 @@ def spread(batches: Sequence[Batch], count: int) -> list[Batch]:
     return [batches[index * len(batches) // kept] for index in range(kept)]
 
 
-def _attributions(model: nn.Module, batch: Batch, branch: str, settings: Settings, mark: str) -> Tensor:
-    """Integrated gradients of the answer's probability, layer by layer: float32 (samples, layers, neurons)."""
-    choices = {"kind": "igi", "score": "complete", "n_steps": settings.integration_steps, "top_k": 1}
+def _attributions(model: nn.Module, batch: Batch, branch: str, settings: Settings) -> Tensor:
+    """Integrated gradients of the answer's probability, each layer's neurons alone: float32 (samples, layers, neurons).
+
+    By the right rule, as the source has it. The layers below the one that is scaled are as they are, so that its passes
+    begin where the unscaled pass had come to (`scaled_path`), if the model allows it.
+    """
+    networks, grid = ffns(model, branch), quadrature("right", settings.integration_steps)
     batch = to_device(batch, input_device(model))
-    layers = [
-        attribute(
-            model, batch, branch, ffns=[network], completeness=False, fingerprint=mark, **choices
-        ).values
-        for network in ffns(model, branch)
-    ]
-    return torch.cat(layers, dim=1).cpu()
+    check_batch(model, batch, branch)
+    packed = branch == "vision" and "image_grid_thw" in batch
+    plain = Probe(model, networks, batch, "probability", packed, MAX_ROWS, at_one=True)
+    with undisturbed(model), float32_arithmetic(model), torch.enable_grad():
+        probe, found = shared(plain), []
+        whole = probe.ones(probe.samples, probe.n_neurons)
+        below = ScaledPath.begin(probe, below_one(grid, probe)[0])
+        for layer in range(len(networks)):
+            found += integrate(probe, {layer: whole[None]}, grid, 1, [layer], below)
+            if below and layer + 1 < len(networks):
+                below = below.advance(0 * whole)  # nothing of this layer stays scaled
+    return torch.cat(found).transpose(0, 1).cpu()
 
 
 def _path(branch: str, chosen: Tensor, mark: str) -> NeuronPath:

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from mipnb.baselines.settings import Settings
 from mipnb.baselines.terms import mean_nll
-from mipnb.baselines.training import trainable
+from mipnb.baselines.training import fast_passes, trainable
 from mipnb.batches import Batch, to_device
 from mipnb.models import input_device
-from mipnb.precision import mixed_precision, training_attention
+from mipnb.precision import mixed_precision
 
 
 def squared_gradients(model: nn.Module, batches: Sequence[Batch], names: Sequence[str]) -> dict[str, Tensor]:
     """Mean over batches of the squared gradient of the answer loss: name -> float32, of the weight's shape."""
     total = {}
-    with training_attention(input_device(model)), trainable(model, names, Settings()) as weights:
+    with fast_passes(model), trainable(model, names, Settings()) as weights:
         for batch in batches:
             with mixed_precision():
                 loss = mean_nll(model, to_device(batch, input_device(model))).mean()

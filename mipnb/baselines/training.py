@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from mipnb.baselines.patches import patches_as_products
 from mipnb.baselines.settings import Settings
 from mipnb.baselines.terms import Term
 from mipnb.batches import Batch, take_batch, to_device
@@ -55,13 +56,20 @@ def train(
         raise ValueError(f"training needs batches of both sets; got {len(forget[1])} and {len(retain[1])}")
     sides = [_Side(term, pools(found, seed, which)) for which, (term, found) in enumerate((forget, retain))]
     names = _names(model, settings) if names is None else list(names)
-    with training_attention(input_device(model)), changed(model, names, metadata or {}) as made:
+    with fast_passes(model), changed(model, names, metadata or {}) as made:
         for side in sides:
             side.remember(model, settings)
         torch.manual_seed(seed)
         with trainable(model, names, settings) as weights:
             history = _steps(model, weights, sides, settings, masks)
     return made[0], pd.DataFrame(history, columns=["step", "loss_forget", "loss_retain", "loss"])
+
+
+@contextmanager
+def fast_passes(model: nn.Module) -> Iterator[None]:
+    """Attention and patch embedding as they are fastest where the model is trained."""
+    with training_attention(input_device(model)), patches_as_products(model):
+        yield
 
 
 def _names(model: nn.Module, settings: Settings) -> list[str]:

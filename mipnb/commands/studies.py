@@ -56,6 +56,7 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trials", metavar="N", type=int, nargs="+", default=[1, 2, 3], help="seeds of the people (1 2 3)"
     )
+    parser.add_argument("--people", metavar="N", type=int, default=10, help="people to forget (10)")
     parser.set_defaults(command=_validate, name=None)
 
 
@@ -89,6 +90,8 @@ def _validate(options: argparse.Namespace) -> int:
     from mipnb.validation import summary, validate
 
     params = parameters(options)
-    found = pd.concat([validate(params, trial) for trial in options.trials], ignore_index=True)
+    found = pd.concat(
+        [validate(params, trial, options.people) for trial in options.trials], ignore_index=True
+    )
     print(summary(found).to_string(float_format="{:.3f}".format))
     return 0

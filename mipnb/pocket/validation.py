@@ -52,12 +52,21 @@ def validation_sets(
     Returns:
         The sets; splits asked: forget and retain (a training view and phrasing), test_forget, test_retain and
         bystander (the held view and phrasing).
+
+    Raises:
+        ValueError: more people than there are.
     """
     random, known = (
         Random(f"validation {seed}"),
         {p.person_id: p for p in people(people_seed) if p.group == "person"},
     )
-    drawn = random.sample(sorted(retain_ids(root, LARGEST_RATIO)), n_forget + n_bystanders)
+    free, wanted = sorted(retain_ids(root, LARGEST_RATIO)), n_forget + n_bystanders
+    if not 0 < n_forget <= wanted <= len(free):
+        raise ValueError(
+            f"validation people: {n_forget} to forget and {n_bystanders} bystanders, but {root} has {len(free)} whom no "
+            f"forget set holds; ask for 1 to {len(free) - n_bystanders} to forget (--people)"
+        )
+    drawn = random.sample(free, wanted)
     forget, bystanders = drawn[:n_forget], drawn[n_forget:]
     kept = sorted(set(known) - set(drawn))
     held = {_phrase(a, HELD_PHRASING, who) for a in ATTRIBUTES for who in _whos(known.values())}

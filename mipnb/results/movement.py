@@ -82,7 +82,10 @@ def distances(before: Seen, after: Seen) -> list[tuple[str, int, float, float, i
 
 def frequent_words(processor, questions: Iterable[Question], count: int = N_WORDS) -> list[int]:
     """The tokens that answers hold most often, by frequency, then by number."""
-    counts = Counter(token for question in questions for token in answer_tokens(processor, question.answer))
+    counts: Counter[int] = Counter()
+    for answer, often in Counter(question.answer for question in questions).items():  # many are the same
+        for token in answer_tokens(processor, answer):
+            counts[token] += often
     return [token for token, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:count]]
 
 

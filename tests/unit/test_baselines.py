@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
 from tiny_qwen import tiny_batch, tiny_model
+from torch import nn
 
 from mipnb.answers import answer_value
+from mipnb.attribution import attribute
 from mipnb.baselines import (
     METHODS,
     Settings,
@@ -19,6 +22,7 @@ from mipnb.baselines import (
     terms,
     training,
 )
+from mipnb.baselines.patches import patches_as_products
 from mipnb.baselines.training import changed
 from mipnb.batches import IGNORED
 from mipnb.benchmarks import Question
@@ -303,7 +307,7 @@ def test_depn_looks_at_batches_of_all_lengths(sets, model, monkeypatch):
 
 def test_depn_integrates_each_layer_alone_from_silenced_to_as_it_is(model, sets):
     batch = sets[0][0]
-    scores = neurons._attributions(model, batch, "text", chosen("depn", integration_steps=128), "")
+    scores = neurons._attributions(model, batch, "text", chosen("depn", integration_steps=128))
     whole = answer_value(model, batch, "probability")
     for layer, network in enumerate(ffns(model, "text")):
         with zeroed([network]):
@@ -311,6 +315,55 @@ def test_depn_integrates_each_layer_alone_from_silenced_to_as_it_is(model, sets)
         torch.testing.assert_close(scores[:, layer].sum(-1), change, rtol=0.1, atol=2e-3)
     paths = neurons.depn_paths(model, [batch], chosen("depn"))
     assert [path.branch for path in paths] == ["text"], "no picture, no vision path"
+
+
+@pytest.mark.parametrize(("branch", "which"), [("text", 0), ("text", 3), ("vision", 3)])
+def test_depns_layers_share_what_lies_below_and_score_as_each_alone(model, sets, branch, which):
+    batch, settings = sets[0][which], chosen("depn", integration_steps=5)
+    found = neurons._attributions(model, batch, branch, settings)
+    choices = {"kind": "igi", "n_steps": 5, "top_k": 1, "completeness": False}
+    for layer, network in enumerate(ffns(model, branch)):
+        alone = attribute(model, batch, branch, ffns=[network], **choices).values[:, 0]
+        assert alone.abs().max() > 0
+        torch.testing.assert_close(found[:, layer], alone, rtol=1e-4, atol=1e-7)
+
+
+# Patches
+
+
+def test_patches_are_embedded_by_a_product_with_the_convolutions_values_and_gradients(model, sets):
+    batch, conv = sets[0][3], model.model.visual.patch_embed.proj
+    weight = conv.weight.requires_grad_(True)
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        loss = terms.mean_nll(model, batch).mean()
+        return loss.detach(), torch.autograd.grad(loss, weight)[0]
+
+    try:
+        expected, calls = run(), []
+        with (
+            patch.object(conv, "_conv_forward", lambda *args: calls.append(args)),
+            patches_as_products(model),
+        ):
+            found = run()
+        assert not calls, "the convolution itself was run"
+        torch.testing.assert_close(found[0], expected[0])
+        largest = expected[1].abs().max()
+        assert (found[1] - expected[1]).abs().max() < 1e-4 * largest, (
+            f"gradients of up to {largest:.2g} differ"
+        )
+        assert "forward" not in vars(conv), "left as it was found"
+    finally:
+        weight.requires_grad_(False)
+
+
+def test_a_convolution_over_several_windows_stays_one():
+    convs = [nn.Conv2d(3, 4, 2, stride=2), nn.Conv2d(3, 4, 4, padding=1), nn.Conv2d(4, 4, 4, groups=2)]
+    for conv in convs:
+        inputs = torch.randn(2, conv.in_channels, 4, 4)
+        with patches_as_products(nn.Sequential(conv)):
+            found = conv(inputs)
+        torch.testing.assert_close(found, conv(inputs))
 
 
 # Input

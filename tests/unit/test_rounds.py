@@ -6,6 +6,7 @@ import pytest
 
 from mipnb.params import Params
 from mipnb.results import rounds as module
+from mipnb.results.comparison import Comparison
 from mipnb.results.rounds import Rounds
 
 
@@ -43,3 +44,10 @@ def test_what_is_not_trained_costs_nothing_and_more_people_cost_more(rounds):
     assert [rounds.cost(unit) for unit in free] == [0, 0, 0, 0]
     assert rounds.cost((5, "npo", 4)) == 200
     assert rounds.cost((10, "edited", 3)) == rounds.cost((10, "npo", 3)) == 400
+
+
+@pytest.mark.parametrize(("ratio", "steps", "batches"), [(5, 200, 80), (10, 283, 160), (15, 346, 240)])
+def test_more_people_get_as_many_more_batches_and_the_root_of_it_more_steps(ratio, steps, batches, tmp_path):
+    params = Params(forget_ratio=5, edit_steps=200, n_forget_batches=80)
+    effort = Comparison(params, tmp_path, None, None, ratio, "").effort
+    assert (effort.edit_steps, effort.n_forget_batches) == (steps, batches)

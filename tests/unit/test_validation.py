@@ -52,11 +52,19 @@ def test_trials_differ_and_repeat(sets):
     )
 
 
+def test_more_people_than_there_are_is_refused():
+    for n_forget in (0, 151):
+        with pytest.raises(
+            ValueError, match=f"{n_forget} to forget and 20 bystanders, but .* ask for 1 to 150"
+        ):
+            validation_sets(ROOT, 1, n_forget=n_forget, n_bystanders=20)
+
+
 def test_a_trial_has_every_method_split_and_task(monkeypatch):
-    small = partial(validation_sets, n_forget=1, n_bystanders=1, n_retain=1)
+    small = partial(validation_sets, n_bystanders=1, n_retain=1)
     monkeypatch.setattr(validation, "validation_sets", small)
     params = read_parameters([project_root() / "params" / "quick.yaml"])
-    found = validation.validate(params, 1)
+    found = validation.validate(params, 1, n_forget=1)
     assert len(found) == found.drop_duplicates(["method", "split", "task"]).shape[0] == 3 * 5 * (4 + 2)
     vanilla = found[(found.method == "vanilla") & found.split.isin(["forget", "retain"])]
     assert set(vanilla.task) == {"VQA", "QA", "VGEN", "GEN", "name", "begun"}
