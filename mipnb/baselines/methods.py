@@ -12,7 +12,7 @@ from torch import nn
 from mipnb.baselines import neurons, saliency, terms
 from mipnb.baselines.settings import Settings
 from mipnb.baselines.terms import Term
-from mipnb.baselines.training import train
+from mipnb.baselines.training import Known, train
 from mipnb.batches import Batch
 from mipnb.editing import prune
 from mipnb.edits import Edit
@@ -69,10 +69,10 @@ METHODS: dict[str, Method] = {
 
 def default_settings(method: str, **changed: Any) -> Settings:
     """A method's settings: its source's, with changes. ValueError for an unknown method, TypeError for a setting."""
-    return replace(Settings(**_known(method).own), **changed)
+    return replace(Settings(**_described(method).own), **changed)
 
 
-def _known(method: str) -> Method:
+def _described(method: str) -> Method:
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
     return METHODS[method]
@@ -85,6 +85,7 @@ def baseline(
     retain_batches: Sequence[Batch],
     chosen: Settings | None = None,
     seed: int = 42,
+    known: Known | None = None,
 ) -> tuple[Edit, pd.DataFrame]:
     """Unlearn by a baseline; the model is vanilla before and after.
 
@@ -95,6 +96,8 @@ def baseline(
         retain_batches: the same, of people to keep.
         chosen: settings; None: the source's.
         seed: order of batches.
+        known: what was found out about the vanilla model, filled and read here: give one dictionary to all that start from the
+            same model and batches, and references and masks are computed once.
 
     Returns:
         The edit, and one row a step: step, loss_forget, loss_retain, loss; no rows for a method that prunes.
@@ -102,16 +105,22 @@ def baseline(
     Raises:
         ValueError: an unknown method, no batches, a layer that the model does not have, or a loss that is not finite.
     """
-    known, chosen = _known(method), chosen or default_settings(method)
-    metadata = {"method": method, "source": known.source, "seed": seed, "settings": asdict(chosen)}
-    if known.forget is None:
+    described, chosen = _described(method), chosen or default_settings(method)
+    known = {} if known is None else known
+    metadata = {"method": method, "source": described.source, "seed": seed, "settings": asdict(chosen)}
+    if described.forget is None:
         return _pruned(method, model, forget_batches, retain_batches, chosen, metadata)
     names, masks = _trained(method, model, chosen), None
     if method == "mmunlearner":
         names = [name for name, _ in model.named_parameters()]
-        masks = saliency.saliency_masks(model, forget_batches, retain_batches, names, chosen.saliency)
-    sides = (known.forget, forget_batches), (known.retain, retain_batches)
-    return train(model, *sides, chosen, seed, names, masks, metadata)
+        key = ("masks", chosen.saliency)
+        if key not in known:
+            known[key] = saliency.saliency_masks(
+                model, forget_batches, retain_batches, names, chosen.saliency
+            )
+        masks = known[key]
+    sides = (described.forget, forget_batches), (described.retain, retain_batches)
+    return train(model, *sides, chosen, seed, names, masks, metadata, known)
 
 
 def _pruned(

@@ -27,10 +27,13 @@ class Term:
     Attributes:
         loss: (model, batch, reference, settings) -> float32 (samples,).
         reference: (vanilla model, batch, settings) -> tensor with the samples first, kept in CPU memory; None: nothing.
+        reads: the settings that the reference depends on, so that whoever agrees in these may share it; None: it is too large
+            to be kept for others.
     """
 
     loss: Callable[[nn.Module, Batch, Tensor | None, Settings], Tensor]
     reference: Callable[[nn.Module, Batch, Settings], Tensor] | None = None
+    reads: tuple[str, ...] | None = None
 
 
 def summed_nll(model: nn.Module, batch: Batch) -> Tensor:
@@ -134,6 +137,7 @@ def _adaptive(model: nn.Module, batch: Batch, settings: Settings) -> Tensor:
 
 
 DESCENT, ASCENT = Term(_descent), Term(_ascent)
-NPO = Term(_npo, _vanilla_nll)
+NPO = Term(_npo, _vanilla_nll, ())
 KL = Term(_kl, _vanilla_words)
-STEER, ADAPTIVE, HOLD = Term(_steer, _fixed), Term(_steer, _adaptive), Term(_hold, _state)
+STEER, HOLD = Term(_steer, _fixed, ("steering",)), Term(_hold, _state, ("layer_index",))
+ADAPTIVE = Term(_steer, _adaptive, ("steering", "layer_index"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pandas as pd
 import torch
@@ -23,6 +24,8 @@ from mipnb.precision import mixed_precision, training_attention
 
 #: name of a weight -> where it may change, bool, of its shape
 Masks = Mapping[str, Tensor]
+#: what several trainings from one vanilla model, on the same batches, need to find out about it only once
+Known = dict[tuple, Any]
 
 
 def train(
@@ -34,6 +37,7 @@ def train(
     names: Sequence[str] | None = None,
     masks: Masks | None = None,
     metadata: dict | None = None,
+    known: Known | None = None,
 ) -> tuple[Edit, pd.DataFrame]:
     """Minimise forget term + retain_weight * retain term; batches are visited as `editing.edit` visits them.
 
@@ -45,6 +49,7 @@ def train(
         names: the weights to train; None: all, or LoRA's.
         masks: where weights may change; None: everywhere.
         metadata: of the edit.
+        known: what the vanilla model said, filled and read here (see `methods.baseline`).
 
     Returns:
         The edit, and one row a step: step, loss_forget, loss_retain, loss (weighted sum).
@@ -58,7 +63,7 @@ def train(
     names = _names(model, settings) if names is None else list(names)
     with fast_passes(model), changed(model, names, metadata or {}) as made:
         for side in sides:
-            side.remember(model, settings)
+            side.remember(model, settings, {} if known is None else known)
         torch.manual_seed(seed)
         with trainable(model, names, settings) as weights:
             history = _steps(model, weights, sides, settings, masks)
@@ -140,11 +145,15 @@ class _Side:
         self.term, self.pools = term, found
         self.references: dict[int, Tensor] = {}
 
-    def remember(self, model: nn.Module, settings: Settings) -> None:
-        """Compute the references of all batches; the model has to be vanilla still."""
+    def remember(self, model: nn.Module, settings: Settings, known: Known) -> None:
+        """Compute the references of all batches that are not known; the model has to be vanilla still."""
         if self.term.reference is None:
             return
-        for batch in (batch for pool in self.pools for batch in pool.batches):
+        if self.term.reads is not None:
+            key = (self.term.reference, *(getattr(settings, name) for name in self.term.reads))
+            self.references = known.setdefault(key, {})
+        batches = (batch for pool in self.pools for batch in pool.batches)
+        for batch in (batch for batch in batches if id(batch) not in self.references):
             with torch.no_grad(), mixed_precision():
                 here = to_device(batch, input_device(model))
                 self.references[id(batch)] = self.term.reference(model, here, settings).cpu()

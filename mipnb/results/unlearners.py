@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ from torch import nn
 
 from mipnb import trials
 from mipnb.baselines import METHODS, Settings, baseline, default_settings, refusing
+from mipnb.baselines.training import Known
 from mipnb.batches import Batch
 from mipnb.benchmarks import Question
 from mipnb.edits import Edit
@@ -20,11 +21,15 @@ from mipnb.rmisu import training_batches
 
 @dataclass(frozen=True, eq=False)
 class TrainingSets:
-    """Batches of the forget and of the retain set, and the forget set's with answers that tell nothing."""
+    """Batches of the forget and of the retain set, and the forget set's with answers that tell nothing.
+
+    `known` is what trainings on them have found out about the vanilla model, for the next (`baselines.baseline`).
+    """
 
     forget: list[Batch]
     retain: list[Batch]
     refusals: list[Batch]
+    known: Known = field(default_factory=dict)
 
 
 def training_sets(
@@ -79,4 +84,4 @@ def unlearn(
 ) -> tuple[Edit, pd.DataFrame]:
     """Train (or prune) by a baseline; returns and errors as `baselines.baseline`."""
     forget = sets.refusals if METHODS[method].refuses else sets.forget
-    return baseline(method, model, forget, sets.retain, settings, seed)
+    return baseline(method, model, forget, sets.retain, settings, seed, sets.known)

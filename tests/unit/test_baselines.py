@@ -176,9 +176,37 @@ def test_vanilla_references_are_made_where_the_model_is(model, sets, monkeypatch
 
     monkeypatch.setattr(training, "to_device", elsewhere)
     side = training._Side(replace(terms.NPO, reference=reference), training.pools(forget, 1, 0))
-    side.remember(model, chosen("npo"))
+    side.remember(model, chosen("npo"), {})
     assert len(asked) == len(forget)
     assert all(any(batch is one for one in moved) for batch in asked), "batches wait in CPU memory"
+
+
+@pytest.mark.parametrize(
+    ("method", "other"), [("npo", {}), ("rmu", {"layer_index": 2}), ("mmunlearner", {"saliency": 2.0})]
+)
+def test_what_is_known_of_the_vanilla_model_is_found_out_once(model, sets, monkeypatch, method, other):
+    asked, known = [], {}
+
+    def counted(name, holder, function):
+        monkeypatch.setattr(holder, name, lambda *args: asked.append(name) or function(*args))
+
+    counted("hidden_state", terms, terms.hidden_state)
+    counted("summed_nll", terms, terms.summed_nll)
+    counted("squared_gradients", saliency, saliency.squared_gradients)
+
+    def made(**changed) -> tuple[Edit, int]:
+        asked.clear()
+        found, _ = baseline(method, model, *sets, chosen(method, **changed), 7, known)
+        return found, len(asked)
+
+    expected, _ = baseline(method, model, *sets, chosen(method), 7)
+    (first, often), (again, less) = made(), made()
+    assert less < often
+    for found in (first, again):
+        pairs = zip(found.slices, expected.slices, strict=True)
+        assert all(same_bits(part.new, one.new) for part, one in pairs)
+    if other:
+        assert made(**other)[1] == often, "another setting needs to know something else"
 
 
 def test_mmunlearner_leaves_what_its_mask_forbids_bit_for_bit(model, sets):
