@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -74,14 +73,10 @@ class Comparison:
 
     @cached_property
     def effort(self) -> BaseModel:
-        """The parameters with this ratio's steps and forget batches, for every method alike.
-
-        With c times the people of the run's own ratio, c times its forget batches and sqrt(c) times its steps: on validation
-        people three times as many steps forgot no more, and as many as at the run's own ratio forgot less.
-        """
+        """The parameters with as many steps and forget batches a person as at the run's own ratio, for every method."""
         p, more = self.params, self.ratio / self.params.forget_ratio
-        batches, steps = round(more * p.n_forget_batches), round(math.sqrt(more) * p.edit_steps)
-        return p.model_copy(update={"edit_steps": steps, "n_forget_batches": max(1, batches)})
+        batches = max(1, round(more * p.n_forget_batches))
+        return p.model_copy(update={"edit_steps": round(more * p.edit_steps), "n_forget_batches": batches})
 
     @cached_property
     def training(self) -> TrainingSets:

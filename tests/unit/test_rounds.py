@@ -46,8 +46,8 @@ def test_what_is_not_trained_costs_nothing_and_more_people_cost_more(rounds):
     assert rounds.cost((10, "edited", 3)) == rounds.cost((10, "npo", 3)) == 400
 
 
-@pytest.mark.parametrize(("ratio", "steps", "batches"), [(5, 200, 80), (10, 283, 160), (15, 346, 240)])
-def test_more_people_get_as_many_more_batches_and_the_root_of_it_more_steps(ratio, steps, batches, tmp_path):
+@pytest.mark.parametrize(("ratio", "steps", "batches"), [(5, 200, 80), (10, 400, 160), (15, 600, 240)])
+def test_every_ratio_has_as_many_steps_and_batches_a_person(ratio, steps, batches, tmp_path):
     params = Params(forget_ratio=5, edit_steps=200, n_forget_batches=80)
     effort = Comparison(params, tmp_path, None, None, ratio, "").effort
     assert (effort.edit_steps, effort.n_forget_batches) == (steps, batches)
