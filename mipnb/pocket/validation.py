@@ -60,15 +60,8 @@ def validation_sets(
         Random(f"validation {seed}"),
         {p.person_id: p for p in people(people_seed) if p.group == "person"},
     )
-    free, wanted = sorted(retain_ids(root, LARGEST_RATIO)), n_forget + n_bystanders
-    if not 0 < n_forget <= wanted <= len(free):
-        raise ValueError(
-            f"validation people: {n_forget} to forget and {n_bystanders} bystanders, but {root} has {len(free)} whom no "
-            f"forget set holds; ask for 1 to {len(free) - n_bystanders} to forget (--people)"
-        )
-    drawn = random.sample(free, wanted)
-    forget, bystanders = drawn[:n_forget], drawn[n_forget:]
-    kept = sorted(set(known) - set(drawn))
+    forget, bystanders = _drawn(root, random, n_forget, n_bystanders)
+    kept = sorted(set(known).difference(forget, bystanders))
     held = {_phrase(a, HELD_PHRASING, who) for a in ATTRIBUTES for who in _whos(known.values())}
     sets = [
         [q for q in load_training(root, ids=ids) if q.prompt.split("\n")[0] not in held]
@@ -86,6 +79,19 @@ def validation_sets(
         )
     }
     return ValidationSets(*sets, asked, {person: known[person].name for person in known})
+
+
+def _drawn(root: str | Path, random: Random, n_forget: int, n_bystanders: int) -> tuple[list[str], list[str]]:
+    """IDs of people to forget and of bystanders, nobody of a reported forget set among them; ValueError if they are too few."""
+    free = sorted(retain_ids(root, LARGEST_RATIO))
+    most = len(free) - n_bystanders
+    if not 1 <= n_forget <= most:
+        raise ValueError(
+            f"validation people: {n_forget} to forget and {n_bystanders} bystanders, but {root} has {len(free)} whom no "
+            f"forget set holds; ask for 1 to {most} to forget (--people)"
+        )
+    drawn = random.sample(free, n_forget + n_bystanders)
+    return drawn[:n_forget], drawn[n_forget:]
 
 
 def questions(person: PocketPerson, view: int, phrasing: int) -> list[Question]:

@@ -29,6 +29,7 @@ from mipnb.benchmarks import Question
 from mipnb.edits import Edit, same_bits
 from mipnb.hooks import zeroed
 from mipnb.models import ffns, stored
+from mipnb.results.unlearners import TrainingSets, unlearn
 
 FAST = {"n_steps": 2, "learning_rate": 1e-2}
 TRAINED = [name for name, method in METHODS.items() if method.forget]
@@ -209,6 +210,16 @@ def test_what_is_known_of_the_vanilla_model_is_found_out_once(model, sets, monke
         assert made(**other)[1] == often, "another setting needs to know something else"
 
 
+def test_what_one_training_found_out_is_there_for_the_next_on_the_same_sets(model, sets, monkeypatch):
+    whole = TrainingSets(*sets, refusals=[])
+    first, _ = unlearn("mmunlearner", model, whole, chosen("mmunlearner"), 7)
+    monkeypatch.setattr(saliency, "saliency_masks", None)
+    again, _ = unlearn("mmunlearner", model, whole, chosen("mmunlearner"), 7)
+    assert [part.name for part in again.slices] == [part.name for part in first.slices]
+    with pytest.raises(TypeError):
+        unlearn("mmunlearner", model, TrainingSets(*sets, refusals=[]), chosen("mmunlearner"), 7)
+
+
 def test_mmunlearner_leaves_what_its_mask_forbids_bit_for_bit(model, sets):
     names = [name for name, _ in model.named_parameters()]
     masks = saliency.saliency_masks(model, *sets, names, 1.0)
@@ -383,6 +394,14 @@ def test_patches_are_embedded_by_a_product_with_the_convolutions_values_and_grad
         assert "forward" not in vars(conv), "left as it was found"
     finally:
         weight.requires_grad_(False)
+
+
+@pytest.mark.parametrize("method", ["ga_diff", "mmunlearner"])
+def test_baselines_are_trained_without_the_convolution(model, sets, method):
+    conv, calls = model.model.visual.patch_embed.proj, []
+    with patch.object(conv, "_conv_forward", lambda *args: calls.append(args)):
+        baseline(method, model, *sets, chosen(method))
+    assert not calls
 
 
 def test_a_convolution_over_several_windows_stays_one():

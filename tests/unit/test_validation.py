@@ -8,6 +8,7 @@ import pytest
 from mipnb import validation
 from mipnb.artefacts import project_root
 from mipnb.benchmarks import forget_ids, load_people
+from mipnb.cli import main
 from mipnb.param_files import read_parameters
 from mipnb.pocket.validation import validation_sets
 
@@ -61,10 +62,13 @@ def test_more_people_than_there_are_is_refused():
 
 
 def test_a_trial_has_every_method_split_and_task(monkeypatch):
-    small = partial(validation_sets, n_bystanders=1, n_retain=1)
-    monkeypatch.setattr(validation, "validation_sets", small)
+    drawn, small = [], partial(validation_sets, n_bystanders=1, n_retain=1)
+    monkeypatch.setattr(
+        validation, "validation_sets", lambda *at, **how: drawn.append(small(*at, **how)) or drawn[-1]
+    )
     params = read_parameters([project_root() / "params" / "quick.yaml"])
     found = validation.validate(params, 1, n_forget=1)
+    assert len(people(drawn[0].forget)) == 1
     assert len(found) == found.drop_duplicates(["method", "split", "task"]).shape[0] == 3 * 5 * (4 + 2)
     vanilla = found[(found.method == "vanilla") & found.split.isin(["forget", "retain"])]
     assert set(vanilla.task) == {"VQA", "QA", "VGEN", "GEN", "name", "begun"}
@@ -72,6 +76,16 @@ def test_a_trial_has_every_method_split_and_task(monkeypatch):
     names = found[found.task == "name"].set_index(["method", "split"]).value  # of one portrait a split
     assert set(names) <= {0.0, 1.0}
     assert names["vanilla", "forget"] == 1
+
+
+def test_as_many_people_are_forgotten_as_the_command_says(monkeypatch, capsys):
+    rows = [("forget", "QA", "edited", 0.0, 1)]
+    table = pd.DataFrame(rows, columns=["split", "task", "method", "value", "trial"])
+    asked = []
+    monkeypatch.setattr(validation, "validate", lambda params, *how: asked.append(how) or table)
+    assert main(["validate", "--trials", "4", "5", "--people", "3"]) == 0
+    assert main(["validate", "--trials", "4"]) == 0
+    assert asked == [(4, 3), (5, 3), (4, 10)]
 
 
 def test_the_worst_trial_is_the_least_forgotten_and_the_least_kept():
