@@ -1,19 +1,20 @@
 """The losses that baselines are made of: a term on the forget set, one on the retain set, each a mean over samples.
 
-A term takes the model as it is, a batch, and the batch's reference: what the vanilla model said about it, computed
-before training began, so that no second model is in memory.
+A term is made of what the model says about a batch, and of the batch's reference: what the vanilla model said about it,
+computed before training began, so that no second model is in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid
 
-from mipnb.answers import answer_value
+from mipnb.baselines.passes import log_likelihood
 from mipnb.baselines.settings import Settings
 from mipnb.batches import IGNORED, Batch
 from mipnb.models import text_layers
@@ -22,36 +23,43 @@ from mipnb.steering import hidden_state
 
 @dataclass(frozen=True)
 class Term:
-    """A loss of single samples, and what it needs to know of the vanilla model.
+    """A loss of single samples, and what it needs to know of the model and of the vanilla model.
 
     Attributes:
-        loss: (model, batch, reference, settings) -> float32 (samples,).
+        sees: (model, batch, settings) -> what the model says, a tensor with the samples first and tokens, if any, second. Two
+            terms that see the same are computed in one pass over both their batches.
+        loss: (what was seen, batch, reference, settings) -> float32 (samples,).
         reference: (vanilla model, batch, settings) -> tensor with the samples first, kept in CPU memory; None: nothing.
         reads: the settings that the reference depends on, so that whoever agrees in these may share it; None: it is too large
             to be kept for others.
     """
 
-    loss: Callable[[nn.Module, Batch, Tensor | None, Settings], Tensor]
+    sees: Callable[[nn.Module, Batch, Settings], Any]
+    loss: Callable[[Any, Batch, Tensor | None, Settings], Tensor]
     reference: Callable[[nn.Module, Batch, Settings], Tensor] | None = None
     reads: tuple[str, ...] | None = None
 
 
-def summed_nll(model: nn.Module, batch: Batch) -> Tensor:
+def summed_nll(model: nn.Module, batch: Batch, settings: Settings | None = None) -> Tensor:
     """Negative log-likelihood of each answer, summed over its tokens: float32 (samples,)."""
-    return -answer_value(model, batch, "log_likelihood")
+    return -log_likelihood(model, batch)
 
 
 def mean_nll(model: nn.Module, batch: Batch) -> Tensor:
     """The same as a mean over the answer's tokens."""
-    return summed_nll(model, batch) / (batch["labels"][:, 1:] != IGNORED).sum(-1)
+    return _mean(summed_nll(model, batch), batch)
 
 
-def _descent(model: nn.Module, batch: Batch, reference: Tensor | None, settings: Settings) -> Tensor:
-    return mean_nll(model, batch)
+def _mean(nll: Tensor, batch: Batch) -> Tensor:
+    return nll / (batch["labels"][:, 1:] != IGNORED).sum(-1)
 
 
-def _ascent(model: nn.Module, batch: Batch, reference: Tensor | None, settings: Settings) -> Tensor:
-    return -mean_nll(model, batch)
+def _descent(nll: Tensor, batch: Batch, reference: Tensor | None, settings: Settings) -> Tensor:
+    return _mean(nll, batch)
+
+
+def _ascent(nll: Tensor, batch: Batch, reference: Tensor | None, settings: Settings) -> Tensor:
+    return -_mean(nll, batch)
 
 
 def npo_loss(nll: Tensor, reference: Tensor, beta: float) -> Tensor:
@@ -62,15 +70,11 @@ def npo_loss(nll: Tensor, reference: Tensor, beta: float) -> Tensor:
     return -2 / beta * logsigmoid(beta * (nll - reference))
 
 
-def _npo(model: nn.Module, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
-    return npo_loss(summed_nll(model, batch), reference, settings.beta)
+def _npo(nll: Tensor, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
+    return npo_loss(nll, reference, settings.beta)
 
 
-def _vanilla_nll(model: nn.Module, batch: Batch, settings: Settings) -> Tensor:
-    return summed_nll(model, batch)
-
-
-def words(model: nn.Module, batch: Batch) -> Tensor:
+def words(model: nn.Module, batch: Batch, settings: Settings | None = None) -> Tensor:
     """Log-probabilities of every word at every position: float32 (samples, tokens, vocabulary)."""
     inputs = {key: tensor for key, tensor in batch.items() if key != "labels"}
     return log_softmax(model(**inputs, use_cache=False).logits.float(), dim=-1)
@@ -87,12 +91,8 @@ def kl_loss(logprobs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     return (each * mask).sum(-1) / mask.sum(-1)
 
 
-def _kl(model: nn.Module, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
-    return kl_loss(words(model, batch), reference.float(), batch["attention_mask"].bool())
-
-
-def _vanilla_words(model: nn.Module, batch: Batch, settings: Settings) -> Tensor:
-    return words(model, batch)
+def _kl(logprobs: Tensor, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
+    return kl_loss(logprobs, reference.float(), batch["attention_mask"].bool())
 
 
 def state_loss(state: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -105,8 +105,8 @@ def _state(model: nn.Module, batch: Batch, settings: Settings) -> Tensor:
     return hidden_state(model, batch, text_layers(model)[settings.layer_index])
 
 
-def _hold(model: nn.Module, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
-    return state_loss(_state(model, batch, settings), reference, batch["attention_mask"].bool())
+def _hold(state: Tensor, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
+    return state_loss(state, reference, batch["attention_mask"].bool())
 
 
 def rmu_direction(width: int) -> Tensor:
@@ -118,8 +118,7 @@ def rmu_direction(width: int) -> Tensor:
     return drawn / drawn.norm()
 
 
-def _steer(model: nn.Module, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
-    state = _state(model, batch, settings)
+def _steer(state: Tensor, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
     target = reference[:, None, None] * rmu_direction(state.shape[-1]).to(state.device)
     return state_loss(state, target, batch["attention_mask"].bool())
 
@@ -136,8 +135,8 @@ def _adaptive(model: nn.Module, batch: Batch, settings: Settings) -> Tensor:
     return (settings.steering * norm).expand(len(mask)).clone()
 
 
-DESCENT, ASCENT = Term(_descent), Term(_ascent)
-NPO = Term(_npo, _vanilla_nll, ())
-KL = Term(_kl, _vanilla_words)
-STEER, HOLD = Term(_steer, _fixed, ("steering",)), Term(_hold, _state, ("layer_index",))
-ADAPTIVE = Term(_steer, _adaptive, ("steering", "layer_index"))
+DESCENT, ASCENT = Term(summed_nll, _descent), Term(summed_nll, _ascent)
+NPO = Term(summed_nll, _npo, summed_nll, ())
+KL = Term(words, _kl, words)
+STEER, HOLD = Term(_state, _steer, _fixed, ("steering",)), Term(_state, _hold, _state, ("layer_index",))
+ADAPTIVE = Term(_state, _steer, _adaptive, ("steering", "layer_index"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import pandas as pd
 import torch
@@ -14,18 +13,17 @@ from torch import Tensor, nn
 
 from mipnb.baselines.patches import patches_as_products
 from mipnb.baselines.settings import Settings
+from mipnb.baselines.sides import Known, Side, passes_of
 from mipnb.baselines.terms import Term
-from mipnb.batches import Batch, take_batch, to_device
+from mipnb.batches import Batch
 from mipnb.edits import Edit, WeightSlice
 from mipnb.lora import lora_targets, with_updates
 from mipnb.models import fingerprint, input_device, stored
-from mipnb.pools import Pool, pools
-from mipnb.precision import mixed_precision, training_attention
+from mipnb.pools import pools
+from mipnb.precision import training_attention
 
 #: name of a weight -> where it may change, bool, of its shape
 Masks = Mapping[str, Tensor]
-#: what several trainings from one vanilla model, on the same batches, need to find out about it only once
-Known = dict[tuple, Any]
 
 
 def train(
@@ -59,7 +57,11 @@ def train(
     """
     if not forget[1] or not retain[1]:
         raise ValueError(f"training needs batches of both sets; got {len(forget[1])} and {len(retain[1])}")
-    sides = [_Side(term, pools(found, seed, which)) for which, (term, found) in enumerate((forget, retain))]
+    shares = (1.0, settings.retain_weight)
+    sides = [
+        Side(term, pools(found, seed, which), share)
+        for which, ((term, found), share) in enumerate(zip((forget, retain), shares, strict=True))
+    ]
     names = _names(model, settings) if names is None else list(names)
     with fast_passes(model), changed(model, names, metadata or {}) as made:
         for side in sides:
@@ -138,69 +140,31 @@ def trainable(model: nn.Module, names: Sequence[str], settings: Settings) -> Ite
             weight.grad = None
 
 
-class _Side:
-    """One set's term, batches, and what the vanilla model said about them."""
-
-    def __init__(self, term: Term, found: list[Pool]) -> None:
-        self.term, self.pools = term, found
-        self.references: dict[int, Tensor] = {}
-
-    def remember(self, model: nn.Module, settings: Settings, known: Known) -> None:
-        """Compute the references of all batches that are not known; the model has to be vanilla still."""
-        if self.term.reference is None:
-            return
-        if self.term.reads is not None:
-            key = (self.term.reference, *(getattr(settings, name) for name in self.term.reads))
-            self.references = known.setdefault(key, {})
-        batches = (batch for pool in self.pools for batch in pool.batches)
-        for batch in (batch for batch in batches if id(batch) not in self.references):
-            with torch.no_grad(), mixed_precision():
-                here = to_device(batch, input_device(model))
-                self.references[id(batch)] = self.term.reference(model, here, settings).cpu()
-
-    def backward(self, model: nn.Module, settings: Settings, weight: float) -> float:
-        """Add the gradient of the weighted term on the next batch of each modality; returns the unweighted term."""
-        return sum(self._one(model, pool, settings, weight) for pool in self.pools)
-
-    def _one(self, model: nn.Module, pool: Pool, settings: Settings, weight: float) -> float:
-        index, batch = pool.visit(input_device(model))
-        reference = self.references.get(id(pool.batches[index]))
-
-        def part(rows: slice) -> float:
-            """What these rows of the batch (questions) add to the term, unweighted; its weighted gradient is added up."""
-            own = take_batch(batch, rows.start, rows.stop)
-            known = None if reference is None else reference[rows].to(batch["input_ids"].device)
-            with mixed_precision():
-                losses = self.term.loss(model, own, known, settings)
-            loss = losses.sum() / len(batch["input_ids"]) / len(self.pools)
-            (weight * loss).backward()
-            return loss.item()
-
-        return sum(pool.in_parts(part, batch))
-
-
 def _steps(
     model: nn.Module,
     weights: Mapping[str, Tensor],
-    sides: Sequence[_Side],
+    sides: Sequence[Side],
     settings: Settings,
     masks: Masks | None,
 ) -> list[tuple[int, float, float, float]]:
-    adamw = torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True)
+    trained, passes = list(weights.values()), passes_of(sides)
+    adamw = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     history = []
     for step in range(settings.n_steps):
         adamw.zero_grad(set_to_none=True)
-        shares = (1.0, settings.retain_weight)
-        found = [side.backward(model, settings, share) for side, share in zip(sides, shares, strict=True)]
-        total = found[0] + settings.retain_weight * found[1]
+        found = dict.fromkeys(sides, 0.0)
+        for each in passes:
+            for side, value in each.backward(model, trained, settings).items():
+                found[side] += value
+        total = sum(side.weight * value for side, value in found.items())
         if not math.isfinite(total):
             raise ValueError(
                 f"the loss is {total} at step {step}: lower learning_rate ({settings.learning_rate})"
             )
         _apply_masks(weights, masks)
-        nn.utils.clip_grad_norm_(weights.values(), settings.clip_norm)
+        nn.utils.clip_grad_norm_(trained, settings.clip_norm)
         adamw.step()
-        history.append((step, *found, total))
+        history.append((step, *found.values(), total))
     return history
 
 

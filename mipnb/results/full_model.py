@@ -50,11 +50,9 @@ def edit_full_model(
     """
     layer = text_layers(model)[config.layer_index]
     fixed = fixed_direction(model, retain_batches, config)
-    forget = Term(_forget_loss(layer, config), _targets(layer, config, seed, fixed)), forget_batches
-    retain = (
-        Term(_retain_loss(layer, config, _pools_an_answered(retain_batches)), _states(layer)),
-        retain_batches,
-    )
+    states, share = _states(layer), _pools_an_answered(retain_batches)
+    forget = Term(_states(layer), _forget_loss(config), _targets(layer, config, seed, fixed)), forget_batches
+    retain = Term(_states_and_answers(layer), _retain_loss(config, share), states), retain_batches
     settings = Settings(
         n_steps=config.n_steps, learning_rate=learning_rate, retain_weight=1.0, clip_norm=config.clip_norm
     )
@@ -69,6 +67,17 @@ def _pools_an_answered(batches: Sequence[Batch]) -> float:
 
 def _states(layer: nn.Module):
     return lambda model, batch, settings: hidden_state(model, batch, layer).float()
+
+
+def _states_and_answers(layer: nn.Module):
+    """The layer's states, and the answers' log-probability where there are answers, else None."""
+
+    def sees(model: nn.Module, batch: Batch, settings: Settings) -> tuple[Tensor, Tensor | None]:
+        if "labels" in batch:
+            return hidden_state_and_logprob(model, batch, layer)
+        return hidden_state(model, batch, layer), None
+
+    return sees
 
 
 def _targets(layer: nn.Module, config: EditConfig, seed: int, fixed: Tensor | None):
@@ -89,24 +98,20 @@ def _targets(layer: nn.Module, config: EditConfig, seed: int, fixed: Tensor | No
     return reference
 
 
-def _forget_loss(layer: nn.Module, config: EditConfig):
-    def loss(model: nn.Module, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
+def _forget_loss(config: EditConfig):
+    def loss(state: Tensor, batch: Batch, reference: Tensor, settings: Settings) -> Tensor:
         """L_f of each sample, weighted: float32 (batch,)."""
         frozen, target = reference.unbind(1)
         weights = token_weights(batch, config.forget_tokens)
-        found = _distances(hidden_state(model, batch, layer), target, frozen, weights, config.distance)
-        return config.forget_weight * found
+        return config.forget_weight * _distances(state, target, frozen, weights, config.distance)
 
     return loss
 
 
-def _retain_loss(layer: nn.Module, config: EditConfig, share: float):
-    def loss(model: nn.Module, batch: Batch, frozen: Tensor, settings: Settings) -> Tensor:
+def _retain_loss(config: EditConfig, share: float):
+    def loss(seen: tuple[Tensor, Tensor | None], batch: Batch, frozen: Tensor, settings: Settings) -> Tensor:
         """L_r and L_CE of each sample, weighted: float32 (batch,)."""
-        if "labels" in batch:
-            state, logprob = hidden_state_and_logprob(model, batch, layer)
-        else:
-            state, logprob = hidden_state(model, batch, layer), None
+        state, logprob = seen
         mask = held_tokens(batch, config)
         held = config.retain_weight * _distances(state, frozen, frozen, mask, config.distance)
         return held if logprob is None else held - config.ce_weight * share * logprob

@@ -19,8 +19,8 @@ from mipnb.baselines import (
     neurons,
     refusing,
     saliency,
+    sides,
     terms,
-    training,
 )
 from mipnb.baselines.patches import patches_as_products
 from mipnb.baselines.training import changed
@@ -29,6 +29,7 @@ from mipnb.benchmarks import Question
 from mipnb.edits import Edit, same_bits
 from mipnb.hooks import zeroed
 from mipnb.models import ffns, stored
+from mipnb.pools import pools
 from mipnb.results.unlearners import TrainingSets, unlearn
 
 FAST = {"n_steps": 2, "learning_rate": 1e-2}
@@ -69,10 +70,11 @@ def test_log_likelihoods_are_sums_and_means_over_answer_tokens(model, sets):
     )
     means = [-sum(each) / len(each) for each in expected]
     assert terms.mean_nll(model, batch).tolist() == pytest.approx(means, rel=1e-4)
-    assert terms.ASCENT.loss(model, batch, None, Settings()).tolist() == pytest.approx(
+    seen = terms.ASCENT.sees(model, batch, Settings())
+    assert terms.ASCENT.loss(seen, batch, None, Settings()).tolist() == pytest.approx(
         [-m for m in means], rel=1e-4
     )
-    assert terms.DESCENT.loss(model, batch, None, Settings()).tolist() == pytest.approx(means, rel=1e-4)
+    assert terms.DESCENT.loss(seen, batch, None, Settings()).tolist() == pytest.approx(means, rel=1e-4)
 
 
 def test_npo_by_hand():
@@ -93,7 +95,8 @@ def test_kl_by_hand_and_none_from_the_vanilla_model(model, sets):
     assert terms.kl_loss(found, reference, both).tolist() == pytest.approx([(first + second) / 2])
     assert terms.kl_loss(found, reference, one).tolist() == pytest.approx([first])
     vanilla = terms.KL.reference(model, sets[1][4], Settings())
-    assert terms.KL.loss(model, sets[1][4], vanilla, Settings()).abs().max() < 1e-6
+    seen = terms.KL.sees(model, sets[1][4], Settings())
+    assert terms.KL.loss(seen, sets[1][4], vanilla, Settings()).abs().max() < 1e-6
 
 
 def test_states_by_hand_and_rmus_target(model, sets):
@@ -110,7 +113,7 @@ def test_states_by_hand_and_rmus_target(model, sets):
     )
     assert terms.STEER.reference(model, batch, chosen("rmu", steering=7.0)).tolist() == [7, 7]
     held = terms.HOLD.reference(model, batch, settings)
-    assert terms.HOLD.loss(model, batch, held, settings).tolist() == [0, 0]
+    assert terms.HOLD.loss(terms.HOLD.sees(model, batch, settings), batch, held, settings).tolist() == [0, 0]
 
 
 # What changes
@@ -175,8 +178,8 @@ def test_vanilla_references_are_made_where_the_model_is(model, sets, monkeypatch
         asked.append(batch)
         return torch.zeros(len(batch["labels"]))
 
-    monkeypatch.setattr(training, "to_device", elsewhere)
-    side = training._Side(replace(terms.NPO, reference=reference), training.pools(forget, 1, 0))
+    monkeypatch.setattr(sides, "to_device", elsewhere)
+    side = sides.Side(replace(terms.NPO, reference=reference), pools(forget, 1, 0))
     side.remember(model, chosen("npo"), {})
     assert len(asked) == len(forget)
     assert all(any(batch is one for one in moved) for batch in asked), "batches wait in CPU memory"
@@ -192,7 +195,7 @@ def test_what_is_known_of_the_vanilla_model_is_found_out_once(model, sets, monke
         monkeypatch.setattr(holder, name, lambda *args: asked.append(name) or function(*args))
 
     counted("hidden_state", terms, terms.hidden_state)
-    counted("summed_nll", terms, terms.summed_nll)
+    counted("log_likelihood", terms, terms.log_likelihood)
     counted("squared_gradients", saliency, saliency.squared_gradients)
 
     def made(**changed) -> tuple[Edit, int]:
