@@ -83,6 +83,10 @@ class Comparison:
         """What the baselines train on."""
         return training_sets(self.processor, self.effort, *self.questions)
 
+    def forget_training(self) -> None:
+        """Let go of what baselines train on, which takes most of the memory; it is made again when it is needed."""
+        self.__dict__.pop("training", None)
+
     @cached_property
     def asked(self) -> dict[str, list[Question]]:
         """What notebook 05 asks, without blanks and strangers: split -> questions."""

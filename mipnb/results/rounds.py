@@ -44,6 +44,9 @@ class Rounds:
         """
         ratio, method, seed = unit
         comparison = self.at[ratio]
+        for other in self.at.values():
+            if other is not comparison:
+                other.forget_training()
         if method == "vanilla":
             return comparison.vanilla()
         if method == "retrained":

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from mipnb.params import Params
+from mipnb.results import comparison
 from mipnb.results import rounds as module
 from mipnb.results.comparison import Comparison
 from mipnb.results.rounds import Rounds
@@ -15,6 +16,10 @@ class Told:
 
     def __init__(self, ratio, steps):
         self.folder, self.ratio, self.effort = f"folder_{ratio}", ratio, SimpleNamespace(edit_steps=steps)
+        self.forgotten = 0
+
+    def forget_training(self):
+        self.forgotten += 1
 
     def __getattr__(self, name):
         return lambda *arguments: (self.ratio, name, *arguments)
@@ -37,6 +42,19 @@ def test_each_unit_goes_where_it_belongs(rounds):
     assert rounds((10, "edited", 3)) == (10, "ours")
     assert rounds((5, "npo", 4)) == (5, "baseline", "npo", 4, {"beta": 0.5})
     assert rounds((10, "ga_diff", 3)) == (10, "baseline", "ga_diff", 3, {})
+
+
+def test_batches_of_one_ratio_alone_are_in_memory(rounds, monkeypatch, tmp_path):
+    rounds((10, "npo", 3))
+    assert [rounds.at[ratio].forgotten for ratio in (5, 10)] == [1, 0]
+    monkeypatch.setattr(comparison, "training_sets", lambda *arguments: object())
+    monkeypatch.setattr(Comparison, "questions", ([], []))
+    one = Comparison(Params(), tmp_path, None, None, 5, "")
+    first = one.training
+    assert one.training is first
+    one.forget_training()
+    one.forget_training()
+    assert one.training is not first
 
 
 def test_what_is_not_trained_costs_nothing_and_more_people_cost_more(rounds):
