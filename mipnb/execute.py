@@ -16,6 +16,11 @@ from mipnb.outcome import NotebookFailedError
 
 __all__ = ["execute"]
 
+#: what jupyter_client says of a kernel that ended before it was asked anything
+_NEVER_BEGAN = "Kernel died before replying to kernel_info"
+_STARTS = (
+    3  # tries: several kernels that start at the same moment may choose the same port, and all but one end
+)
 _MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
 
 
@@ -42,19 +47,24 @@ def execute(
         The seconds it took, start of the kernel included.
 
     Raises:
-        NotebookFailedError: If a cell raised an error or the kernel died.
+        NotebookFailedError: If a cell raised an error or the kernel died; one that dies before it is asked anything is started
+            again first.
     """
     running, started = folder / "notebook.running.ipynb", time.monotonic()
-    kernel = ahead.take(notebook) or ahead.new(working_dir)
-    try:
-        if following:
-            ahead.start(following, working_dir, beside=True)
-        _papermill(notebook, running, parameters, folder / "log.txt", kernel)
-    except (PapermillExecutionError, DeadKernelError, CellTimeoutError, RuntimeError) as error:
-        kept = _keep(running, folder / "notebook.failed.ipynb")
-        raise NotebookFailedError(_explain(error, notebook, kept, folder / "log.txt")) from None
-    finally:
-        ahead.end(kernel)
+    for left in reversed(range(_STARTS)):
+        kernel = ahead.take(notebook) or ahead.new(working_dir)
+        try:
+            if following:
+                ahead.start(following, working_dir, beside=True)
+            _papermill(notebook, running, parameters, folder / "log.txt", kernel)
+            break
+        except (PapermillExecutionError, DeadKernelError, CellTimeoutError, RuntimeError) as error:
+            if left and _NEVER_BEGAN in str(error):
+                continue
+            kept = _keep(running, folder / "notebook.failed.ipynb")
+            raise NotebookFailedError(_explain(error, notebook, kept, folder / "log.txt")) from None
+        finally:
+            ahead.end(kernel)
     seconds = time.monotonic() - started
     (folder / "notebook.failed.ipynb").unlink(missing_ok=True)
     os.replace(running, folder / "notebook.ipynb")

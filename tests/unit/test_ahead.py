@@ -14,6 +14,7 @@ import pytest
 
 from mipnb import ahead
 from mipnb.execute import execute
+from mipnb.outcome import NotebookFailedError
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +97,47 @@ def test_one_that_has_died_is_replaced(tmp_path):
     (tmp_path / "made").mkdir()
     execute(file, {}, tmp_path / "made", tmp_path)
     assert said(tmp_path / "made") == "here\n"
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    """So many kernels end as they start, as one does whose port another has taken; tells how many were started."""
+    new, started = ahead.new, []
+
+    def dies(count: int) -> list:
+        def one(working_dir, *lines):
+            lines = ("import os; os._exit(1)",) if len(started) < count else lines
+            started.append(new(working_dir, *lines))
+            return started[-1]
+
+        monkeypatch.setattr(ahead, "new", one)
+        return started
+
+    return dies
+
+
+def test_one_that_ends_before_it_is_asked_anything_is_started_again(tmp_path, dying):
+    started = dying(2)
+    file = notebook(tmp_path / "a.ipynb", "print('here')")
+    (tmp_path / "made").mkdir()
+    execute(file, {}, tmp_path / "made", tmp_path)
+    assert said(tmp_path / "made") == "here\n"
+    assert len(started) == 3
+
+
+def test_one_that_never_starts_is_told_and_one_that_dies_at_work_is_not_repeated(tmp_path, dying):
+    started = dying(99)
+    file = notebook(tmp_path / "a.ipynb", "print('here')")
+    (tmp_path / "made").mkdir()
+    with pytest.raises(NotebookFailedError, match="could not be executed"):
+        execute(file, {}, tmp_path / "made", tmp_path)
+    assert len(started) == 3
+    started = dying(0)
+    began = len(started)
+    file = notebook(tmp_path / "b.ipynb", "import os; os._exit(1)")
+    with pytest.raises(NotebookFailedError, match="its kernel died"):
+        execute(file, {}, tmp_path / "made", tmp_path)
+    assert len(started) == began + 1
 
 
 def test_it_ends_with_a_run_that_is_killed(tmp_path):
