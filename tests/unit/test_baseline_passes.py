@@ -89,6 +89,16 @@ def test_batches_in_one_pass_have_the_losses_and_gradients_of_each_alone(model, 
     same(stepped(model, together, weights_of(model)), expected)
 
 
+def test_gradients_are_weighted_and_losses_told_are_not(model):
+    _, retain = made(PAIRS["answers"], model)
+    found = []
+    for weight in (1.0, 3.0):
+        retain.weight = weight  # each pool has one batch, which comes round again
+        found.append(stepped(model, passes_of([retain]), weights_of(model)))
+    once, thrice = found
+    same(thrice, (once[0], [3 * gradient for gradient in once[1]]))
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_passes_in_parts_add_up(model, alone, rows):
     pair, expected = alone
