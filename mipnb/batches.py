@@ -167,7 +167,9 @@ def pick(batch: Batch, rows: Tensor) -> Batch:
 
 
 def take_batch(batch: Batch, start: int, stop: int) -> Batch:
-    """Samples start..stop of a batch, with their pictures (one picture a sample)."""
+    """Samples start..stop of a batch, with their pictures (one picture a sample); the batch itself if that is all of it."""
+    if start == 0 and stop >= len(batch["input_ids"]):
+        return batch
     return pick(batch, torch.arange(len(batch["input_ids"]))[start:stop])
 
 

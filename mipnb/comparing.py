@@ -164,7 +164,7 @@ def compare_editing(
     def work() -> None:
         edit(model, _first_neurons(model, path), *batches, config)
 
-    with patch("mipnb.rmisu.mixed_precision", nullcontext):
+    with patch("mipnb.losses.mixed_precision", nullcontext):
         beside = costs.optimiser() + costs.prepared(plan, questions)
         return run_counted("editing", model, work, [(costs, passes.editing(plan, questions))], beside, before)
 
@@ -216,7 +216,8 @@ def _edit(model: nn.Module, processor, shape: Shape, groups: Sequence, layer_ind
         for pictured, kind in enumerate(MODALITIES)
     ]
     neighbours = visited[0], visited[3]._replace(answered=False)  # of texts to forget, of pictures to keep
-    plan = Editing(n_steps, layer_index, (*visited, *neighbours))
+    last = layer_index == shape.text.layers - 1
+    plan = Editing(n_steps, layer_index, (*visited, *neighbours), last=last)
     return compare_editing(model, shape, (forget, [*retain, *near]), plan, (48, 24))
 
 

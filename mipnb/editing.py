@@ -1,7 +1,7 @@
 """Pruning (Eq. 10) and RMisU (Eq. 11-16): the path's neurons, in both branches, are silenced, then retrained.
 
-Both return an `Edit` and leave the model vanilla. `rmisu` holds the losses, `overlay` the neurons while they
-are trained.
+Both return an `Edit` and leave the model vanilla. `losses` holds a step's losses, `overlay` the neurons while
+they are trained.
 """
 
 from __future__ import annotations
@@ -19,22 +19,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from mipnb.batches import Batch
 from mipnb.checkpoints import Checkpoint
 from mipnb.edits import Edit, same_bits
+from mipnb.losses import Pass, passes_of, step_losses
 from mipnb.models import fingerprint, input_device, text_layers
 from mipnb.overlay import Overlay, overlay
 from mipnb.partial import Partial, batches_digest, partial_results, weights_digest
+from mipnb.patches import patches_as_products
 from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, States, pools
 from mipnb.precision import training_attention
 from mipnb.progress import progress
-from mipnb.rmisu import (
-    LOSSES,
-    EditConfig,
-    fixed_direction,
-    forget_pass,
-    optimiser,
-    retain_pass,
-    trainable,
-)
+from mipnb.rmisu import LOSSES, EditConfig, fixed_direction, optimiser, trainable
 
 #: RMisU with its default settings
 DEFAULTS = EditConfig()
@@ -98,16 +92,21 @@ def edit(
     trained = overlay(model, paths, silent=config.prune_first)
     forget = pools(forget_batches, seed, 0, states)
     retain = pools(retain_batches, seed, 1, states)
+    passes = passes_of(model, forget, retain, config)
     adamw, schedule = optimiser(trained, config)
     fixed = fixed_direction(model, retain_batches, config)
     kept = _kept(resume, model, paths, (forget_batches, retain_batches), config, seed)
     checkpoint = _checkpoint(kept, trained, every)
     history = _restored(checkpoint, adamw, schedule, [*forget, *retain])
     named = f"editing (seed {seed})"
-    with progress(config.n_steps, named, len(history)) as bar, training_attention(input_device(model)):
+    with (
+        progress(config.n_steps, named, len(history)) as bar,
+        training_attention(input_device(model)),
+        patches_as_products(model),
+    ):
         for step in range(len(history), config.n_steps):
             adamw.zero_grad(set_to_none=True)
-            history.append(_step(model, trained, (forget, retain), config, step, fixed))
+            history.append(_step(model, trained, passes, config, step, fixed))
             adamw.step()
             schedule.step()
             if checkpoint and (checkpoint.due(step) or step + 1 == config.n_steps):
@@ -136,16 +135,13 @@ def _kept(
 def _step(
     model: nn.Module,
     trained: Overlay,
-    sets: tuple[list[Pool], list[Pool]],
+    passes: list[Pass],
     config: EditConfig,
     step: int,
     fixed: Tensor | None,
 ) -> dict[str, float]:
     """The gradients of one step, on the next batches of forget and retain set, clipped; returns its row of the history."""
-    forget, retain = sets
-    parts = {"loss_forget": forget_pass(model, trained, forget, config, fixed)}
-    parts |= retain_pass(model, trained, retain, config)
-    row = _row(step, parts, config)
+    row = _row(step, step_losses(model, trained, passes, config, fixed), config)
     nn.utils.clip_grad_norm_(trainable(trained), config.clip_norm)
     return row
 
@@ -192,8 +188,7 @@ def _row(step: int, parts: dict[str, float], config: EditConfig) -> dict[str, fl
             f"editing stopped: step {step}: {bad} is not finite. Lower learning_rate "
             f"({config.learning_rate}) or steering_scale ({config.steering_scale}); are there answers?"
         )
-    weights = (config.forget_weight, config.retain_weight, config.ce_weight)
-    total = sum(weight * parts[name] for weight, name in zip(weights, LOSSES, strict=True))
+    total = sum(weight * parts[name] for name, weight in config.weights.items())
     return {"step": step, **parts, "loss": total}
 
 

@@ -19,6 +19,7 @@ import psutil
 import torch
 from loky import ProcessPoolExecutor
 
+from mipnb.memory import give_back
 from mipnb.progress import progress
 from mipnb.report import HELPER_PEAKS, peak_bytes
 
@@ -79,6 +80,7 @@ def share_out(
     Raises:
         Exception: the first that a piece raised, here or in a helper; pieces that were begun elsewhere are dropped.
     """
+    give_back()  # what the work was prepared with: helpers need room
     pieces = list(pieces)
     n_helpers = max(0, min(processes, len(pieces)) - 1)
     left = deque(sorted(range(len(pieces)), key=lambda index: cost(pieces[index]), reverse=True))

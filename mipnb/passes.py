@@ -111,6 +111,7 @@ class Editing:
         visited: what every step takes a batch of.
         vision: whether the vision branch has neurons to train.
         n_edits: how many; batches' vanilla states are made once for all of them.
+        last: whether no language layer comes after the steered one.
     """
 
     n_steps: int
@@ -118,26 +119,31 @@ class Editing:
     visited: tuple[Visited, ...]
     vision: bool = True
     n_edits: int = 1
+    last: bool = False
 
 
 def editing(edit: Editing, questions: tuple[Question, Question]) -> list[Pass]:
-    """Passes of `editing.edit`, of a text and an image question's sizes."""
-    found, steps = [], edit.n_steps * edit.n_edits
-    for one in edit.visited:
-        if not one.there:
-            continue
-        question = questions[one.pictured]
-        plain = {
-            "rows": min(one.rows, one.there),
-            "positions": question.positions,
-            "patches": question.patches,
-        }
-        graph = {"text_from": 0, "vision_from": 0 if one.pictured and edit.vision else None, "trained": True}
-        stop = {"until": edit.layer_index + 1, "columns": 0}
-        ends = {"columns": question.answer} if one.answered else stop
-        found.append(Pass(min(one.batches, steps), **plain, **stop))
-        found.append(Pass(steps, **plain, **ends, **graph))
+    """Passes of `editing.edit`, of a text and an image question's sizes: one a modality and place that a pass ends at."""
+    steps, stop = edit.n_steps * edit.n_edits, {"until": edit.layer_index + 1, "columns": 0}
+    visited = [one for one in edit.visited if one.there]
+    together: dict[tuple[int, bool], list[Visited]] = {}
+    for one in visited:
+        together.setdefault((one.pictured, edit.last or one.answered), []).append(one)
+    found = [
+        Pass(min(one.batches, steps), min(one.rows, one.there), **_sizes(questions[one.pictured]), **stop)
+        for one in visited
+    ]
+    for (pictured, _), group in together.items():
+        graph = {"text_from": 0, "vision_from": 0 if pictured and edit.vision else None, "trained": True}
+        answered = any(one.answered for one in group)
+        ends = {"columns": questions[pictured].answer} if answered else stop
+        rows = sum(min(one.rows, one.there) for one in group)
+        found.append(Pass(steps, rows, **_sizes(questions[pictured]), **ends, **graph))
     return found
+
+
+def _sizes(question: Question) -> dict[str, int]:
+    return {"positions": question.positions, "patches": question.patches}
 
 
 def evaluating(

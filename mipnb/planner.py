@@ -148,7 +148,8 @@ def editing_load(params: Params, shape: Shape, work: Workload, batch: int) -> Lo
     """Notebook 04: an edit a seed, and the random ones; other batches keep their proportion to the retain batch."""
     n_edits = params.n_edit_seeds + min(params.n_random_edits, params.n_edit_seeds)
     visited = tuple(_visited(params, work, batch / params.retain_batch))
-    edit = Editing(params.edit_steps, params.layer_index, visited, n_edits=n_edits)
+    last = params.layer_index == shape.text.layers - 1
+    edit = Editing(params.edit_steps, params.layer_index, visited, n_edits=n_edits, last=last)
     costs = Costs(shape, "text", BYTES[params.dtype], _path_sizes(params, shape, work))
     found = passes.editing(edit, work.questions)
     return Load(((costs, found),), costs.optimiser(), costs.prepared(edit, work.questions))

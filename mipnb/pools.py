@@ -61,7 +61,7 @@ class Pool:
             state = self._vanilla(model, layer, batch)
             if self.shared or n_steps > len(self.batches):
                 self.frozen[which] = state.cpu()
-        return index, batch, state.to(next(layer.parameters()).device)
+        return index, batch, state.to(batch["input_ids"].device)
 
     def _vanilla(self, model: nn.Module, layer: nn.Module, batch: Batch) -> Tensor:
         def part(rows: slice) -> Tensor:

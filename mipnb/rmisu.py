@@ -1,7 +1,7 @@
-"""One step of RMisU (Eq. 11-16): the three losses of the path's neurons, and the optimiser that trains them.
+"""What RMisU (Eq. 11-16) is given: settings, batches, a direction, and the optimiser of the path's neurons.
 
 The frozen model of Eq. 12-15 is the same model with the overlay switched off: there is no second copy in
-memory, and no gradient buffer but those of the path's own rows and columns.
+memory, and no gradient buffer but those of the path's own rows and columns. `losses` has the losses.
 
 Text neurons above `layer_index` get no gradient from L_f and L_r, which are measured below them; L_CE alone
 trains them (`train_above`), or they stay as pruning left them. All vision neurons lie below, and get all
@@ -18,25 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipnb.batches import Batch, batches, encode, take_batch
+from mipnb.batches import Batch, batches, encode
 from mipnb.benchmarks import Question
 from mipnb.models import text_layers
 from mipnb.overlay import Overlay
-from mipnb.pools import Pool
-from mipnb.precision import mixed_precision
-from mipnb.steering import (
-    DISTANCES,
-    FORGET_TOKENS,
-    MASKS,
-    distance,
-    end_direction,
-    hidden_state,
-    hidden_state_and_logprob,
-    random_direction,
-    steering_target,
-    token_mask,
-    token_weights,
-)
+from mipnb.steering import DISTANCES, FORGET_TOKENS, MASKS, end_direction
 
 DIRECTIONS = ("input", "shared", "end")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -96,6 +82,11 @@ class EditConfig:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a finite number of at least 0")
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """What each loss counts in the total."""
+        return dict(zip(LOSSES, (self.forget_weight, self.retain_weight, self.ce_weight), strict=True))
+
 
 def training_batches(
     processor, questions: Sequence[Question], size: int, limit: int, seed: int, device: str = "cpu"
@@ -131,113 +122,6 @@ def fixed_direction(model: nn.Module, retain_batches: Sequence[Batch], config: E
     if config.direction != "end":
         return None
     return end_direction(model, retain_batches, text_layers(model)[config.layer_index])
-
-
-def forget_pass(
-    model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig, fixed: Tensor | None = None
-) -> float:
-    """L_f (Eq. 14), its gradient added up batch by batch; the layers above layer_index are not computed.
-
-    `fixed`: from `fixed_direction`.
-    """
-    return sum(_forget(model, trained, pool, config, fixed, len(pools)) for pool in pools)
-
-
-def _forget(
-    model: nn.Module, trained: Overlay, pool: Pool, config: EditConfig, fixed: Tensor | None, n_pools: int
-) -> float:
-    """One pool's share of L_f: 1 of n_pools."""
-    layer = text_layers(model)[config.layer_index]
-    index, batch, frozen = pool.draw(model, layer, config.n_steps)
-    direction = _drawn(pool, index, frozen, config) if fixed is None else fixed
-    target = steering_target(frozen, config.steering_scale, direction)
-    weights = token_weights(batch, config.forget_tokens)
-
-    def part(rows: slice) -> float:
-        """What these rows of the batch (questions) add to L_f, unweighted; its weighted gradient is added up."""
-        with trained.on(), mixed_precision():
-            state = hidden_state(model, take_batch(batch, rows.start, rows.stop), layer)
-        loss = distance(state, target[rows], frozen[rows], weights[rows], config.distance) / n_pools
-        loss = loss * _share(weights, rows)
-        _backward(config.forget_weight * loss, trained)
-        return loss.item()
-
-    return sum(pool.in_parts(part, batch))
-
-
-def held_tokens(batch: Batch, config: EditConfig) -> Tensor:
-    """The tokens at which L_r acts: bool (batch, tokens), see `EditConfig.retain_tokens`."""
-    return token_mask(batch, config.retain_tokens if "labels" in batch else "all")
-
-
-def _share(weights: Tensor, rows: slice) -> float:
-    """How much of a weighted mean over tokens (or one over a mask's) some rows of a batch make up; 1 for all of them."""
-    return weights[rows].sum().item() / weights.sum().item()
-
-
-def _drawn(pool: Pool, index: int, frozen: Tensor, config: EditConfig) -> Tensor:
-    """Random directions for a batch with vanilla states `frozen`: one an input, or one for all."""
-    if config.direction == "shared":
-        return random_direction(frozen.shape[-1], pool.key[:1])
-    seed = [*pool.key, index, pool.visits if config.redraw else 0]
-    return random_direction(frozen.shape[-1], seed, len(frozen))
-
-
-def retain_pass(
-    model: nn.Module, trained: Overlay, pools: list[Pool], config: EditConfig
-) -> dict[str, float]:
-    """L_r (Eq. 15) over `retain_tokens`, and L_CE (Eq. 11) over the answers, from one pass a batch.
-
-    Batches without labels (neighbours) have L_r alone, over all tokens but padding.
-    """
-    totals = dict.fromkeys(LOSSES[1:], 0.0)
-    n_answered = sum("labels" in pool.batches[0] for pool in pools)
-    for pool in pools:
-        for retain, entropy in _retain(model, trained, pool, config, (len(pools), n_answered)):
-            totals["loss_retain"] += retain
-            totals["loss_ce"] += entropy
-    return totals
-
-
-def _retain(
-    model: nn.Module, trained: Overlay, pool: Pool, config: EditConfig, counts: tuple[int, int]
-) -> list[tuple[float, float]]:
-    """One pool's shares of L_r and L_CE: 1 of the pools, 1 of those with answers; a pair for each part of its batch."""
-    layer = text_layers(model)[config.layer_index]
-    _, batch, frozen = pool.draw(model, layer, config.n_steps)
-    mask = held_tokens(batch, config)
-
-    def part(rows: slice) -> tuple[float, float]:
-        """What these rows of the batch (questions) add to L_r and L_CE, unweighted; the weighted sum's gradient is added up."""
-        state, logprob = _retained(model, trained, take_batch(batch, rows.start, rows.stop), layer)
-        retain = distance(state, frozen[rows], frozen[rows], mask[rows], config.distance) / counts[0]
-        retain, entropy = retain * _share(mask, rows), torch.zeros(())
-        if logprob is not None:
-            entropy = -logprob.mean() / counts[1] * (len(logprob) / len(mask))
-        _backward(config.retain_weight * retain + config.ce_weight * entropy.to(retain.device), trained)
-        return retain.item(), entropy.item()
-
-    return pool.in_parts(part, batch)
-
-
-def _retained(
-    model: nn.Module, trained: Overlay, batch: Batch, layer: nn.Module
-) -> tuple[Tensor, Tensor | None]:
-    """The edited model's hidden state, and the answers' log-probability if there are answers."""
-    with trained.on(), mixed_precision():
-        if "labels" in batch:
-            return hidden_state_and_logprob(model, batch, layer)
-        return hidden_state(model, batch, layer), None
-
-
-def _backward(loss: Tensor, trained: Overlay) -> None:
-    """Add the loss's gradients to those there are, all or, if memory runs out, none."""
-    if not loss.requires_grad:  # every chosen neuron lies above the layer the loss is measured at
-        return
-    at = trainable(trained)
-    for tensor, gradient in zip(at, torch.autograd.grad(loss, at, allow_unused=True), strict=True):
-        if gradient is not None:
-            tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
 
 
 def trainable(trained: Overlay) -> list[Tensor]:

@@ -144,6 +144,7 @@ def verify_checksums(folder: str | Path) -> None:
         found = sha256(folder / name) if (folder / name).exists() else "no such file"
         if found != expected:
             raise ValueError(
-                f"{folder / name} is damaged: sha256 {found}, expected {expected}. Restore it with "
-                f"`git checkout -- {folder}`, or remake it with `mipnb run -p retrain True`."
+                f"{folder / name} is damaged: sha256 {found}, expected {expected}. Copy it anew from where it comes "
+                f"from (a file of this repository: `git checkout -- {folder}`), or remake the pocket models with "
+                "`mipnb run -p retrain True`."
             )

@@ -70,20 +70,26 @@ def hidden_state_and_logprob(model: nn.Module, batch: Batch, layer: nn.Module) -
     """A decoder layer's output and the answers' mean log-probability, from one pass.
 
     Returns:
-        (batch, tokens, hidden), and float32 (batch,). Logits are computed only where some sample's answer is
-        predicted.
+        (batch, tokens, hidden), and float32 (batch,), NaN for a sample without an answer. Logits are computed only where
+        some sample's answer is predicted.
     """
+    labels = batch["labels"]
+    answered = (labels != IGNORED).any(1)
+    logprob = labels.new_full(answered.shape, math.nan, dtype=torch.float32)
+    if not answered.any():
+        return hidden_state(model, batch, layer), logprob
     seen: list[Tensor] = []
     handle = layer.register_forward_hook(lambda module, arguments, output: seen.append(_state(output)))
-    labels = batch["labels"]
     asked = (labels[:, 1:] != IGNORED).any(0).nonzero().flatten()  # positions that predict an answer token
     try:
         logits = _run(model, batch, torch.cat([asked, asked[-1:]]))  # answer_logprob leaves the last one out
     finally:
         handle.remove()
-    return seen[0].to(labels.device), answer_logprob(
-        logits, torch.cat([labels[:, :1], labels[:, asked + 1]], 1)
-    )
+    labels = torch.cat([labels[:, :1], labels[:, asked + 1]], 1)
+    if not answered.all():  # whose mean over no token would be no number, nor would gradients
+        logits, labels = logits[answered], labels[answered]
+    logprob = logprob.masked_scatter(answered, answer_logprob(logits, labels))
+    return seen[0].to(batch["input_ids"].device), logprob
 
 
 def token_mask(batch: Batch, which: str) -> Tensor:

@@ -15,20 +15,13 @@ from mipnb.artefacts import require
 from mipnb.batches import Batch
 from mipnb.benchmarks import Question, forget_ids, load_training, retain_ids
 from mipnb.edits import Edit, same_bits
+from mipnb.losses import passes_of, step_losses
 from mipnb.models import save_model
 from mipnb.neighbours import mixed_pictures
 from mipnb.overlay import Overlay, overlay
 from mipnb.paths import NeuronPath
 from mipnb.pools import pools
-from mipnb.rmisu import (
-    EditConfig,
-    fixed_direction,
-    forget_pass,
-    optimiser,
-    retain_pass,
-    training_batches,
-    unanswered,
-)
+from mipnb.rmisu import EditConfig, fixed_direction, optimiser, training_batches, unanswered
 
 #: parameter of a run -> field of EditConfig, where the two names differ
 RENAMED = {"edit_steps": "n_steps", "steering_direction": "direction"}
@@ -198,16 +191,14 @@ def gradient_table(
     Returns:
         One row a branch and layer that has neurons: branch, layer, neurons, L_f, L_r, L_CE.
     """
-    columns = {}
+    columns, fixed = {}, fixed_direction(model, retain_batches, config)
     for loss, weight in WEIGHTS.items():
         alone = replace(config, **{name: float(name == weight) for name in WEIGHTS.values()})
         trained = overlay(model, paths, silent=True)
         optimiser(trained, alone)  # decides which neurons are trained at all
-        if loss == "L_f":
-            fixed = fixed_direction(model, retain_batches, alone)
-            forget_pass(model, trained, pools(forget_batches, 0, 0), alone, fixed)
-        else:
-            retain_pass(model, trained, pools(retain_batches, 0, 1), alone)
+        forget = pools(forget_batches, 0, 0) if loss == "L_f" else []
+        retain = [] if loss == "L_f" else pools(retain_batches, 0, 1)
+        step_losses(model, trained, passes_of(model, forget, retain, alone), alone, fixed)
         columns[loss] = _norms(trained)
     rows = [(part.branch, part.layer, len(part.neurons)) for part in trained.weights]
     return pd.DataFrame(rows, columns=["branch", "layer", "neurons"]).assign(**columns)

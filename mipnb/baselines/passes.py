@@ -1,16 +1,14 @@
-"""Passes that do no more than a loss asks for: two batches at once, and the last network at work before answers only."""
+"""A pass that does no more than a loss asks for: the last network is at work before answers only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from mipnb.answers import answer_value, narrow_value
-from mipnb.batches import _PICTURES, IGNORED, Batch
+from mipnb.batches import Batch
 from mipnb.models import FFN, ffns
 from mipnb.parts import longest
 
@@ -53,28 +51,3 @@ def _agrees(model: nn.Module, one: Batch, last: FFN) -> bool:
         except _REFUSALS:
             return False
     return torch.allclose(found, expected, rtol=2e-2, atol=1e-3)
-
-
-def joined(batches: Sequence[Batch]) -> Batch:
-    """The samples of several batches of one modality as one batch: shorter ones are padded on the right, as answers are.
-
-    Args:
-        batches: encoded with answers, with the same keys; pictures' tensors have pictures or patches first.
-    """
-    if len(batches) == 1:
-        return batches[0]
-    width = max(batch["input_ids"].shape[1] for batch in batches)
-    wide = [_wide(batch, width) for batch in batches]
-    return {key: torch.cat([batch[key] for batch in wide]) for key in wide[0]}
-
-
-def _wide(batch: Mapping[str, Tensor], width: int) -> Batch:
-    """So many tokens a sample. Padding repeats the last token, which is never a picture's, under a mask of zeros."""
-    shape, ids = batch["input_ids"].shape, batch["input_ids"]
-    by_token = {key for key, tensor in batch.items() if tensor.shape == shape and key not in _PICTURES}
-    fill = {"labels": IGNORED}
-    found = dict(batch)
-    for key in by_token:
-        found[key] = pad(batch[key], (0, width - shape[1]), value=fill.get(key, 0))
-    found["input_ids"] = torch.cat([ids, ids[:, -1:].expand(-1, width - shape[1])], dim=1)
-    return found

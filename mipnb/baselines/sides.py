@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipnb.baselines.passes import joined
 from mipnb.baselines.settings import Settings
 from mipnb.baselines.terms import Term
 from mipnb.batches import Batch, take_batch, to_device
+from mipnb.joint import add_gradients, joined, shares
 from mipnb.memory import in_parts
 from mipnb.models import input_device
 from mipnb.pools import Pool
@@ -66,21 +66,19 @@ class Passes:
     def backward(self, model: nn.Module, weights: Sequence[Tensor], settings: Settings) -> dict[Side, float]:
         """Add the weighted terms' gradients on the next batches to the weights' own; returns the unweighted terms."""
         drawn = [(side, *side.draw(pool, input_device(model))) for side, pool in self.members]
-        whole, sees = joined([batch for _, batch, _ in drawn]), self.members[0][0].term.sees
+        batches, sees = [batch for _, batch, _ in drawn], self.members[0][0].term.sees
+        whole = joined(batches)
 
         def part(rows: slice) -> list[tuple[Side, float]]:
             """One pass over some rows (questions) of all batches: what they add to the terms, unweighted."""
-            found, first = [], 0
+            found = []
             with mixed_precision():
                 seen = sees(model, take_batch(whole, rows.start, rows.stop), settings)
-                for side, batch, known in drawn:
-                    size = len(batch["input_ids"])
-                    own = slice(max(rows.start - first, 0), min(rows.stop - first, size))
-                    if own.start < own.stop:
-                        part_seen = _of(seen, own.start + first - rows.start, own, batch)
-                        found.append((side, side.loss(part_seen, batch, own, known, settings)))
-                    first += size
-            _add_gradients(sum(side.weight * loss for side, loss in found), weights)
+                for index, own, at in shares(rows, batches):
+                    side, batch, known = drawn[index]
+                    loss = side.loss(_of(seen, at, batch), batch, own, known, settings)
+                    found.append((side, loss))
+            add_gradients(sum(side.weight * loss for side, loss in found), weights)
             return [(side, loss.item()) for side, loss in found]
 
         parts, self.rows = in_parts(part, len(whole["input_ids"]), self.rows, "questions")
@@ -90,19 +88,11 @@ class Passes:
         return totals
 
 
-def _of(seen: Any, start: int, rows: slice, batch: Batch) -> Any:
-    """What was seen of a batch's rows, which begin at `start`, without the padding that other batches brought."""
+def _of(seen: Any, at: slice, batch: Batch) -> Any:
+    """What was seen of a batch's rows, which are there, without the padding that other batches brought."""
     if not isinstance(seen, Tensor):  # the pass was over this batch alone
         return seen
-    own = seen[start : start + rows.stop - rows.start]
-    return own[:, : batch["input_ids"].shape[1]] if own.dim() > 1 else own
-
-
-def _add_gradients(loss: Tensor, weights: Sequence[Tensor]) -> None:
-    """Add a loss's gradients to the weights' own: all or, if memory runs out, none."""
-    for weight, gradient in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
-        if gradient is not None:
-            weight.grad = gradient if weight.grad is None else weight.grad + gradient
+    return seen[at, : batch["input_ids"].shape[1]] if seen.dim() > 1 else seen[at]
 
 
 def passes_of(sides: Sequence[Side]) -> list[Passes]:

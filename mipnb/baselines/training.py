@@ -11,7 +11,6 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from mipnb.baselines.patches import patches_as_products
 from mipnb.baselines.settings import Settings
 from mipnb.baselines.sides import Known, Side, passes_of
 from mipnb.baselines.terms import Term
@@ -19,6 +18,7 @@ from mipnb.batches import Batch
 from mipnb.edits import Edit, WeightSlice
 from mipnb.lora import lora_targets, with_updates
 from mipnb.models import fingerprint, input_device, stored
+from mipnb.patches import patches_as_products
 from mipnb.pools import pools
 from mipnb.precision import training_attention
 

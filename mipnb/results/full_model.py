@@ -14,8 +14,9 @@ from mipnb.baselines.terms import Term
 from mipnb.baselines.training import train
 from mipnb.batches import Batch
 from mipnb.edits import Edit
+from mipnb.losses import held_tokens
 from mipnb.models import text_layers
-from mipnb.rmisu import EditConfig, fixed_direction, held_tokens
+from mipnb.rmisu import EditConfig, fixed_direction
 from mipnb.steering import (
     hidden_state,
     hidden_state_and_logprob,

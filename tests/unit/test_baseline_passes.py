@@ -9,8 +9,9 @@ from tiny_qwen import IMAGE, tiny_batch, tiny_model
 
 from mipnb.answers import answer_value
 from mipnb.baselines import Settings, passes, sides, terms
-from mipnb.baselines.passes import joined, log_likelihood
+from mipnb.baselines.passes import log_likelihood
 from mipnb.baselines.sides import Side, passes_of
+from mipnb.joint import joined
 from mipnb.lora import LoraConfig, with_updates
 from mipnb.models import ffns
 from mipnb.pools import pools

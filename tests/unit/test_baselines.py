@@ -22,13 +22,13 @@ from mipnb.baselines import (
     sides,
     terms,
 )
-from mipnb.baselines.patches import patches_as_products
 from mipnb.baselines.training import changed
 from mipnb.batches import IGNORED
 from mipnb.benchmarks import Question
 from mipnb.edits import Edit, same_bits
 from mipnb.hooks import zeroed
 from mipnb.models import ffns, stored
+from mipnb.patches import patches_as_products
 from mipnb.pools import pools
 from mipnb.results.unlearners import TrainingSets, unlearn
 

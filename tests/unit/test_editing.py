@@ -11,12 +11,13 @@ from transformers import AutoModelForImageTextToText
 from mipnb.batches import answer_logprob
 from mipnb.editing import edit, prune
 from mipnb.edits import Edit, WeightSlice, same_bits
+from mipnb.losses import passes_of, step_losses
 from mipnb.models import FFN, ffns, fingerprint, text_layers
 from mipnb.overlay import NeuronWeights, overlay
 from mipnb.paths import NeuronPath
 from mipnb.pools import Pool, pools
 from mipnb.precision import mixed_precision, training_attention
-from mipnb.rmisu import EditConfig, optimiser, retain_pass, unanswered
+from mipnb.rmisu import EditConfig, optimiser, unanswered
 from mipnb.steering import distance, hidden_state, hidden_state_and_logprob, token_mask, token_weights
 
 TEXT_NEURONS, VISION_NEURONS = ((1, 4, 20), (0, 2), (5,)), ((3, 7), (0, 19))
@@ -58,6 +59,11 @@ def _same(one, other):
 def _logits(model, pictured=True):
     batch = {key: value for key, value in tiny_batch(9, pictured).items() if key != "labels"}
     return model(**batch).logits
+
+
+def _retain_losses(model, trained, batches, config=CONFIG):
+    """L_r and L_CE of the first batches of a retain set."""
+    return step_losses(model, trained, passes_of(model, [], pools(batches, 0, 1), config), config)
 
 
 # Pruning
@@ -338,9 +344,9 @@ def test_batches_without_labels_are_kept_as_they_were_and_teach_no_answer(model,
     optimiser(trained, CONFIG)
     labelled = sets[1][:1]
     near = unanswered(labelled)
-    both = retain_pass(model, trained, pools(labelled + near, 0, 1), CONFIG)
-    alone = retain_pass(model, trained, pools(near, 0, 1), CONFIG)
-    answered = retain_pass(model, trained, pools(labelled, 0, 1), CONFIG)
+    both = _retain_losses(model, trained, labelled + near)
+    alone = _retain_losses(model, trained, near)
+    answered = _retain_losses(model, trained, labelled)
     assert alone["loss_ce"] == 0
     assert answered["loss_ce"] > 0
     assert both["loss_ce"] == pytest.approx(answered["loss_ce"])
@@ -360,9 +366,9 @@ def test_retain_states_are_held_at_the_chosen_tokens_alone(model, paths, sets):
     for tokens in ("all", "answer", "prompt"):
         config = replace(CONFIG, retain_tokens=tokens)
         expected = apart[token_mask(batch, tokens)].mean().item()
-        found = retain_pass(model, trained, pools([batch], 0, 1), config)
+        found = _retain_losses(model, trained, [batch], config)
         assert found["loss_retain"] == pytest.approx(expected, rel=1e-4)
-        near = retain_pass(model, trained, pools(unanswered([batch]), 0, 1), config)
+        near = _retain_losses(model, trained, unanswered([batch]), config)
         everywhere = apart[token_mask(batch, "all")].mean().item()  # whatever the others are held at
         assert near["loss_retain"] == pytest.approx(everywhere, rel=1e-4)
     assert apart[token_mask(batch, "answer")].mean() != pytest.approx(apart[token_mask(batch, "all")].mean())

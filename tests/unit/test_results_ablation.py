@@ -10,6 +10,7 @@ from tiny_qwen import tiny_batch, tiny_model
 
 from mipnb.edits import same_bits
 from mipnb.evaluation import COLUMNS
+from mipnb.losses import passes_of, step_losses
 from mipnb.models import fingerprint
 from mipnb.overlay import overlay
 from mipnb.paths import NeuronPath
@@ -18,7 +19,7 @@ from mipnb.precision import training_attention
 from mipnb.results import ablation
 from mipnb.results.ablation_figures import ablation_sentences, differences, means_by_row, winners
 from mipnb.results.full_model import edit_full_model
-from mipnb.rmisu import EditConfig, forget_pass, retain_pass, unanswered
+from mipnb.rmisu import EditConfig, unanswered
 
 CONFIG = EditConfig(
     n_steps=2, layer_index=1, forget_weight=2.0, retain_weight=3.0, ce_weight=0.5, direction="shared",
@@ -74,14 +75,13 @@ def test_the_full_model_begins_with_the_losses_of_rmisu(model, paths, sets, dire
     for part in untouched.weights:
         for tensor in part.tensors():
             tensor.requires_grad_(True)
+    drawn = passes_of(model, *(pools(part, 7, which) for which, part in enumerate(sets)), config)
     with training_attention(torch.device("cpu")):
-        retain = retain_pass(model, untouched, pools(sets[1], 7, 1), config)
-    expected = 3.0 * retain["loss_retain"] + 0.5 * retain["loss_ce"]
+        found = step_losses(model, untouched, drawn, config)
+    expected = 3.0 * found["loss_retain"] + 0.5 * found["loss_ce"]
     assert history.loss_retain[0] == pytest.approx(expected, rel=1e-4)
     if direction == "shared":
-        with training_attention(torch.device("cpu")):
-            forget = forget_pass(model, untouched, pools(sets[0], 7, 0), config)
-        assert history.loss_forget[0] == pytest.approx(2.0 * forget, rel=1e-4)
+        assert history.loss_forget[0] == pytest.approx(2.0 * found["loss_forget"], rel=1e-4)
 
 
 def test_the_full_model_is_vanilla_again_and_all_of_it_was_trained(model, sets):
