@@ -11,9 +11,10 @@ from torch import Tensor
 from mipnb.batches import IGNORED
 from mipnb.editing import edit
 from mipnb.edits import same_bits
+from mipnb.losses import _direction
 from mipnb.models import fingerprint, text_layers
 from mipnb.paths import NeuronPath
-from mipnb.rmisu import EditConfig, _drawn
+from mipnb.rmisu import EditConfig
 from mipnb.steering import end_direction, hidden_state, random_direction, steering_target, unit
 
 
@@ -46,10 +47,10 @@ def test_directions_are_uniform_on_the_sphere():
 def test_a_shared_direction_is_one_for_all_batches_of_a_seed_and_an_input_has_its_own():
     config, frozen = EditConfig(direction="shared"), torch.randn(2, 4, 16)
     pools = [SimpleNamespace(key=[7, 0, kind], visits=1) for kind in (0, 1)]
-    one, other = (_drawn(pool, index, frozen, config) for pool, index in zip(pools, (0, 3), strict=True))
+    one, other = (_direction(pool, index, frozen, config) for pool, index in zip(pools, (0, 3), strict=True))
     assert same_bits(one, other)
     own = replace(config, direction="input")
-    each = [_drawn(pool, 0, frozen, own) for pool in pools]
+    each = [_direction(pool, 0, frozen, own) for pool in pools]
     assert each[0].shape == (2, 1, 16)
     assert not same_bits(*each)
 
