@@ -10,13 +10,15 @@ from tiny_qwen import tiny_batch, tiny_model
 
 from mipnb import losses
 from mipnb import pools as pools_module
+from mipnb.answers import answer_value
 from mipnb.losses import Pass, passes_of, step_losses
 from mipnb.measuring import counted_passes
-from mipnb.models import ffns, fingerprint
+from mipnb.models import ffns, fingerprint, text_layers
 from mipnb.overlay import overlay
 from mipnb.paths import NeuronPath
 from mipnb.pools import pools
 from mipnb.rmisu import LOSSES, EditConfig, optimiser, trainable, unanswered
+from mipnb.steering import hidden_state, random_direction, steering_target, token_mask, token_weights
 
 CONFIG = EditConfig(
     n_steps=3, retain_weight=2.0, ce_weight=0.5, forget_tokens="onset", retain_tokens="answer"
@@ -136,3 +138,25 @@ def test_either_set_may_be_left_out(model, trained, config):
     assert (only["loss_retain"], only["loss_ce"], rest["loss_forget"]) == (0, 0, 0)
     both = step_losses(model, trained, drawn(model, config), config)
     assert both == pytest.approx({name: only[name] + rest[name] for name in LOSSES}, rel=1e-4)
+
+
+def test_losses_by_hand_are_means_over_sets_and_modalities(model, trained, config):
+    config, layer = replace(config, direction="shared"), text_layers(model)[config.layer_index]
+    (forget, retain), direction = sets(), random_direction(32, [7])
+    found = {name: [] for name in LOSSES}
+    for batch in (*forget, *retain):
+        forgotten = any(batch is one for one in forget)
+        with torch.no_grad():
+            frozen = hidden_state(model, batch, layer)
+            with trained.on():
+                state = hidden_state(model, batch, layer)
+                if "labels" in batch and not forgotten:
+                    found["loss_ce"].append(-answer_value(model, batch, "probability").log().mean())
+        target = steering_target(frozen, config.steering_scale, direction) if forgotten else frozen
+        held = token_mask(batch, "answer" if "labels" in batch else "all")
+        weights = token_weights(batch, "onset") if forgotten else held
+        apart = (state - target).square().sum(-1) / frozen.square().sum(-1)
+        found[LOSSES[not forgotten]].append((apart * weights).sum() / weights.sum())
+    assert [len(values) for values in found.values()] == [2, 4, 2]
+    expected = {name: float(torch.stack(values).mean()) for name, values in found.items()}
+    assert step_losses(model, trained, drawn(model, config), config) == pytest.approx(expected, rel=1e-4)
