@@ -1,4 +1,4 @@
-"""The next notebook's kernel, started while the one before is at work: it has imported what it needs when its turn comes.
+"""The next notebook's kernel, started while the one before comes to its end: it has imported what it needs when its turn comes.
 
 Imports take some 10 s on two slow cores (torch, transformers, seaborn), as long as the work of a short notebook.
 """

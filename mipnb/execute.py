@@ -1,9 +1,10 @@
 """Executing one notebook by papermill, in this very Python, so that it is kept whole or kept as failed."""
 
+import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ _NEVER_BEGAN = "Kernel died before replying to kernel_info"
 _STARTS = (
     3  # tries: several kernels that start at the same moment may choose the same port, and all but one end
 )
+#: one cell in so many: the next notebook's kernel waits beside a notebook's last ones, not beside what takes most memory
+_LAST_CELLS = 3
 _MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
 
 
@@ -41,7 +44,7 @@ def execute(
         parameters: Values for its `parameters` cell.
         folder: Where to write.
         working_dir: The kernel's working directory.
-        following: The notebook that will be executed next, if its kernel is to be started already.
+        following: The notebook that will be executed next, if its kernel is to be started beside the last cells.
 
     Returns:
         The seconds it took, start of the kernel included.
@@ -53,10 +56,9 @@ def execute(
     running, started = folder / "notebook.running.ipynb", time.monotonic()
     for left in reversed(range(_STARTS)):
         kernel = ahead.take(notebook) or ahead.new(working_dir)
+        begun = _starting(following, notebook, working_dir)
         try:
-            if following:
-                ahead.start(following, working_dir, beside=True)
-            _papermill(notebook, running, parameters, folder / "log.txt", kernel)
+            _papermill(notebook, running, parameters, folder / "log.txt", kernel, begun)
             break
         except (PapermillExecutionError, DeadKernelError, CellTimeoutError, RuntimeError) as error:
             if left and _NEVER_BEGAN in str(error):
@@ -71,10 +73,29 @@ def execute(
     return seconds
 
 
+def _starting(following: Path | None, notebook: Path, working_dir: Path) -> Callable[..., None] | None:
+    """Returns what starts the following notebook's kernel as soon as one of a notebook's last cells begins."""
+    if following is None:
+        return None
+    cells = len(json.loads(notebook.read_text(encoding="utf-8"))["cells"])
+    first = cells - cells // _LAST_CELLS
+
+    def begun(cell: Mapping[str, Any], cell_index: int) -> None:
+        if cell_index >= first:
+            ahead.start(following, working_dir, beside=True)
+
+    return begun
+
+
 def _papermill(
-    notebook: Path, output: Path, parameters: Mapping[str, Any], log: Path, kernel: ahead.Kernel
+    notebook: Path,
+    output: Path,
+    parameters: Mapping[str, Any],
+    log: Path,
+    kernel: ahead.Kernel,
+    begun: Callable[..., None] | None,
 ) -> None:
-    """Calls papermill quietly, with the notebook's standard output and error in a log file."""
+    """Calls papermill quietly, with the notebook's standard output and error in a log file; tells of cells that begin."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
     with open(log, "w", encoding="utf-8") as stream:
         papermill.execute_notebook(
@@ -84,6 +105,7 @@ def _papermill(
             kernel_name="python3",
             language="python",
             km=kernel,
+            on_cell_start=begun,
             progress_bar=False,
             stdout_file=stream,
             stderr_file=stream,

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from mipnb.artefacts import project_root
+from mipnb.artefacts import PARTIAL, project_root
+from mipnb.state import RECORD
 
 ROOT = project_root()
+#: notebooks that keep pieces of their work, if asked to
+WITH_PIECES = ("02_attribution", "04_editing", "05_evaluation")
 #: the longest files, in an order in which two processes need not wait: the pocket run beside the quick one, then what is
 #: shown again, of kept results beside that of the pocket run
 LONGEST = [
@@ -41,12 +44,21 @@ def as_users() -> dict[str, str]:
 def pocket_run(as_users: dict[str, str]) -> Path:
     """runs/pocket, made or brought up to date by `mipnb run`; another test process waits for it.
 
-    Its pieces are kept: nbval then shows the same notebooks again without training once more.
+    Its pieces are kept: nbval then shows the same notebooks again without training once more. A run made without them
+    (`make run`) is made again from the first notebook that has none.
     """
-    (ROOT / "runs").mkdir(exist_ok=True)
-    with FileLock(ROOT / "runs" / ".tests.lock"):
-        command = [sys.executable, "-m", "mipnb.cli", "run", "--keep-partial"]
+    run = ROOT / "runs" / "pocket"
+    run.parent.mkdir(exist_ok=True)
+    with FileLock(run.parent / ".tests.lock"):
+        command = [sys.executable, "-m", "mipnb.cli", "run", "--keep-partial", *without_pieces(run)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=as_users)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
-    return ROOT / "runs" / "pocket"
+    return run
+
+
+def without_pieces(run: Path) -> list[str]:
+    """The option that makes anew what a run has made without keeping its pieces; none if there is nothing of the kind."""
+    made = [run / name for name in WITH_PIECES if (run / name / RECORD).is_file()]
+    lacking = [folder.name for folder in made if not any((folder / PARTIAL).glob("*/*"))]
+    return ["--from", lacking[0]] if lacking else []
