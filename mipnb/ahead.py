@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from ipykernel.kernelspec import get_kernel_dict
 from IPython import get_ipython
 from jupyter_client.asynchronous.client import AsyncKernelClient
@@ -25,7 +24,7 @@ from jupyter_client.utils import run_sync
 from mipnb.progress import LINES
 from mipnb.report import BEGAN
 
-__all__ = ["Kernel", "end", "imports", "new", "peak_gb", "prepare", "start", "stop", "take"]
+__all__ = ["Kernel", "end", "imports", "new", "prepare", "start", "stop", "take"]
 
 #: what torch keeps of matrix products compiled for the sizes met: of 1024, its default, a third of an edit's memory
 _FEW_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
@@ -63,17 +62,14 @@ class _Waiting:
         notebook: which.
         kernel: it.
         started: seconds since 1970.
-        beside: whether another notebook is at work.
     """
 
     notebook: Path
     kernel: Kernel
     started: float
-    beside: bool
 
 
 _WAITING: list[_Waiting] = []  # one at most
-_MEMORY = [0]  # what each that was beside another has had in memory for itself at the end of its wait, bytes
 
 
 def new(working_dir: Path, *lines: str) -> Kernel:
@@ -91,20 +87,14 @@ def end(kernel: Kernel) -> None:
     run_sync(kernel.shutdown_kernel)(now=True)
 
 
-def start(notebook: Path, working_dir: Path, beside: bool = False) -> None:
-    """Starts a kernel for a notebook, unless one waits for it already; one that waits for another ends.
-
-    Args:
-        notebook: the notebook.
-        working_dir: the kernel's working directory.
-        beside: whether another notebook is at work (for `peak_gb`).
-    """
+def start(notebook: Path, working_dir: Path) -> None:
+    """Starts a kernel for a notebook, unless one waits for it already; one that waits for another ends."""
     if _WAITING and _WAITING[0].notebook == notebook:
         return
     stop()
     line = f"__import__('mipnb.ahead').ahead.prepare({str(notebook)!r})"
     started = time.time()
-    _WAITING.append(_Waiting(notebook, new(working_dir, line), started, beside))
+    _WAITING.append(_Waiting(notebook, new(working_dir, line), started))
 
 
 def take(notebook: Path) -> Kernel | None:
@@ -115,14 +105,7 @@ def take(notebook: Path) -> Kernel | None:
     waiting = _WAITING.pop()
     if not run_sync(waiting.kernel.is_alive)():
         return end(waiting.kernel)
-    memory = psutil.Process(waiting.kernel.provisioner.pid).memory_info()
-    _MEMORY.append((memory.rss - getattr(memory, "shared", 0)) * waiting.beside)
     return waiting.kernel
-
-
-def peak_gb() -> float:
-    """The most memory that a waiting kernel has had for itself, beside the notebook that was at work, GB (2^30 bytes)."""
-    return max(_MEMORY) / 2**30
 
 
 def stop() -> None:

@@ -82,7 +82,7 @@ def _starting(following: Path | None, notebook: Path, working_dir: Path) -> Call
 
     def begun(cell: Mapping[str, Any], cell_index: int) -> None:
         if cell_index >= first:
-            ahead.start(following, working_dir, beside=True)
+            ahead.start(following, working_dir)
 
     return begun
 

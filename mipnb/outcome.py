@@ -49,20 +49,19 @@ class Outcome:
             self.peak_memory_gb = read_json(folder / USAGE)["peak_memory_gb"]
 
 
-def table(outcomes: Sequence[Outcome], with_reasons: bool = False, beside: float = 0.0) -> str:
+def table(outcomes: Sequence[Outcome], with_reasons: bool = False, peak_gb: float | None = None) -> str:
     """Returns notebook, state, seconds, peak memory as lines of text; times in brackets are an earlier run's.
 
     Args:
         outcomes: The notebooks, in order.
         with_reasons: Say why each has to run, in place of a closing line of totals.
-        beside: Memory that was taken beside the notebooks' own, GB; it counts in the totals.
+        peak_gb: The most memory that the run has taken, all its processes together, for the line of totals.
     """
     rows = [("notebook", "state", "seconds", "peak GB", "")] + [_row(one, with_reasons) for one in outcomes]
     if not with_reasons:
         ran = [one for one in outcomes if one.state == "ran"]
-        peak = max((one.peak_memory_gb or 0 for one in ran), default=None)
-        peak = peak and peak + beside
-        rows.append(("this run", "", f"{sum(one.seconds or 0 for one in ran):.1f}", _number(peak, 2), ""))
+        peak = _number(peak_gb if ran else None, 2)
+        rows.append(("this run", "", f"{sum(one.seconds or 0 for one in ran):.1f}", peak, ""))
     name, state = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(
         f"{row[0]:<{name}}  {row[1]:<{state}}  {row[2]:>9}  {row[3]:>7}  {row[4]}".rstrip() for row in rows

@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 
-from mipnb import ahead
 from mipnb.artefacts import KEEP_PARTIAL
 from mipnb.commands.given import add_parameters, parameters
+from mipnb.footprint import Footprint
 from mipnb.outcome import table
 from mipnb.params import Params
 from mipnb.run import Plan, list_stages, make_plan, run_plan
@@ -59,8 +59,9 @@ def command(options: argparse.Namespace) -> int:
     _note(plan, options)
     if options.keep_partial:
         os.environ[KEEP_PARTIAL] = "1"  # the notebooks' kernels inherit it
-    outcomes = run_plan(plan)
-    print(table(outcomes, beside=ahead.peak_gb()))
+    with Footprint() as memory:
+        outcomes = run_plan(plan)
+    print(table(outcomes, peak_gb=memory.peak_gb))
     if options.report:
         from mipnb.html_report import write_report
 

@@ -9,9 +9,10 @@ import pandas as pd
 from mipnb.evidence.cases import Case
 from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.measures import branch_marks
-from mipnb.evidence.recipes import RUN, Located, Recipe, follow, located_scores, size_of, sizes_of
+from mipnb.evidence.recipes import PATCHED, RUN, Located, Recipe, follow, located_scores, size_of, sizes_of
 from mipnb.evidence.trial import asked_of
 from mipnb.evidence.verdicts import measure_table
+from mipnb.ranking import RANKINGS
 
 
 def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
@@ -21,19 +22,21 @@ def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
         branch: "text" or "vision", whose positions are all of one kind.
         pictured: text branch: whether half of the neurons may come from questions with a picture, too.
     """
-    rankings = [Recipe(ranking) for ranking in ("contrast", "forget", "ratio", "projected")]
+    rankings = [Recipe(ranking) for ranking in RANKINGS]
     people = [Recipe("contrast", aggregate) for aggregate in ("vote", "people_vote", "people_turns")]
     people += [Recipe(ranking, "people_turns") for ranking in ("ratio", "projected")]
     layers = [Recipe("contrast", weighted=True)]
+    patched = [Recipe(ranking, positions=PATCHED) for ranking in RANKINGS]
+    patched += [Recipe(ranking, "people_turns", PATCHED) for ranking in ("contrast", "projected")]
     if branch == "vision":
-        return [*rankings, *people, *layers]
+        return [*rankings, *people, *layers, *patched]
     places = [
         Recipe(ranking, positions=where)
         for ranking in ("contrast", "projected")
         for where in ("prompt", "answer")
     ]
     pictures = [Recipe("contrast", picture_share=0.5)] if pictured else []
-    return [*rankings, *people, *layers, *places, *pictures]
+    return [*rankings, *people, *layers, *patched, *places, *pictures]
 
 
 def tried_marks(

@@ -25,8 +25,9 @@ from mipnb.rules import RULES
 from mipnb.scores import Scores
 from mipnb.searches import top_neurons
 
-#: the positions of scores that were made as the run makes them
-RUN = "run"
+#: the positions of scores that were made as the run makes them, and of those by attribution patching: all of the unscaled
+#: model's, gate by gate its gradient, sign and all, in either branch
+RUN, PATCHED = "run", "patched"
 #: modality -> set -> positions -> scores
 Located = Mapping[str, Mapping[str, Mapping[str, Scores]]]
 
@@ -37,7 +38,7 @@ class Recipe:
 
     Attributes:
         ranking, aggregate: see `mipnb.ranking`.
-        positions: RUN: scores as the run makes them; else one of `positions.POSITIONS`.
+        positions: RUN: scores as the run makes them; PATCHED: those of attribution patching; else one of `positions.POSITIONS`.
         picture_share: language branch: share of the neurons, 0 to 1, that come from questions with a picture.
         weighted: whether layers get neurons by their causal effect, measured on the located questions.
     """
@@ -63,10 +64,10 @@ def located_scores(case: Case, branch: str, pictured: bool = False, positions: b
         case: model and questions.
         branch: "text" or "vision".
         pictured: for the text branch, whether to locate on questions with a picture, too.
-        positions: whether to locate by position beside the run's own way.
+        positions: whether to locate by position and by attribution patching beside the run's own way.
     """
     modalities = ["image_text"] if branch == "vision" else ["text"] + ["image_text"] * pictured
-    ways = (RUN, "all") if positions else (RUN,)
+    ways = (RUN, "all", PATCHED) if positions else (RUN,)
 
     return {
         modality: {
@@ -80,7 +81,8 @@ def located_scores(case: Case, branch: str, pictured: bool = False, positions: b
 def _of_the_retain_set(case: Case, branch: str, modality: str, ways: Sequence[str]) -> dict[str, Scores]:
     """Scores of the located retain set, each way made once for all cases of a model."""
     found: dict[str, Scores] = {}
-    for way in ("all",) if _summed_gates(case.params) else ways:  # then the run's own is among them
+    summed = _summed_gates(case.params)  # then the run's own are among those by position
+    for way in dict.fromkeys("all" if summed and way == RUN else way for way in ways):
         key = ("scores", branch, modality, way)
         found |= case.remembered(key, lambda w=way: scores_of(case, case.retain, branch, modality, {w}))
     return found
@@ -96,24 +98,22 @@ def scores_of(
         questions: any.
         branch: "text" or "vision".
         modality: "text" or "image_text".
-        ways: RUN for the run's own (with the trial's search); any other for all that are taken by position. Where the
-            run's own are sums over positions of the same gradients (`_summed_gates`), all are made together.
+        ways: RUN for the run's own (with the trial's search); PATCHED; any other for all that are taken by position. Where
+            the run's own are sums over positions of the same gradients (`_summed_gates`), all of those are made together.
     """
-    params, kind, found = case.params, kind_of(case, branch), {}
+    params, found = case.params, {}
     at = (case.model, case.processor, of_modality(questions, modality), branch)
-    if set(ways) - {RUN} or _summed_gates(params):
-        found |= locate_by_position(*at, kind, params.n_steps, params.rule, params.batch_size, params.device)
+    size = (params.batch_size, params.device)
+    own = {"kind": kind_of(case, branch), "n_steps": params.n_steps, "rule": params.rule}
+    if PATCHED in ways:
+        found[PATCHED] = locate(*at, *size, search="gradient", kind="igi", top_k=1, completeness=False)
+    if set(ways) - {RUN, PATCHED} or (RUN in ways and _summed_gates(params)):
+        found |= locate_by_position(*at, *own.values(), *size)
         gates = found.pop(GATES)
         found |= {RUN: gates} if _summed_gates(params) else {}
     if RUN in ways and RUN not in found:
-        options = {name: getattr(params, name) for name in ("score", "rule", "n_steps")}
-        options |= {
-            "search": params.trial_search,
-            "kind": kind,
-            "top_k": top_k_of(case, branch),
-            "completeness": False,
-        }
-        found[RUN] = locate(*at, params.batch_size, params.device, **options)
+        own |= {"score": params.score, "search": params.trial_search, "top_k": top_k_of(case, branch)}
+        found[RUN] = locate(*at, *size, completeness=False, **own)
     return found
 
 

@@ -17,7 +17,7 @@ from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.edited import cuts, edit_rankings, edit_trial, edits_of, training_sets
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.people import draw_roles, training_questions, unused_questions
-from mipnb.evidence.recipes import RUN, Recipe, kind_of, located_scores, scores_of, sizes_of
+from mipnb.evidence.recipes import PATCHED, RUN, Recipe, kind_of, located_scores, scores_of, sizes_of
 from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, path_trial
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
@@ -137,7 +137,7 @@ def test_gates_are_learned_on_what_the_path_is_located_on(case, monkeypatch):
 def test_recipes_lead_to_different_paths(case):
     located = located_scores(case, "text", pictured=True)
     recipes = [Recipe(), Recipe("projected"), Recipe("ratio", "people_turns"), Recipe(positions="prompt"),
-               Recipe(picture_share=0.5)]  # fmt: skip
+               Recipe(positions=PATCHED), Recipe(picture_share=0.5)]  # fmt: skip
     from mipnb.evidence.recipes import follow
 
     cuts = {recipe.name: follow(recipe, located, 8).top((8, 8, 8, 8)) for recipe in recipes}
@@ -179,6 +179,18 @@ def test_the_runs_own_scores_are_sums_over_positions(case):
         assert torch.allclose(
             found[RUN].values, expected.values, rtol=1e-4, atol=1e-6 * expected.values.abs().max()
         )
+
+
+def test_attribution_patching_keeps_the_sign_in_either_branch(case):
+    assert kind_of(case, "vision") == "ifi"
+    for branch, modality in (("text", "text"), ("vision", "image_text")):
+        found = located_scores(case, branch)[modality]
+        for group, questions in (("forget", case.forget), ("retain", case.retain)):
+            at = (case.model, case.processor, of_modality(questions, modality), branch)
+            expected = locate(*at, search="gradient", kind="igi")
+            assert torch.equal(found[group][PATCHED].values, expected.values)
+            assert found[group][PATCHED].names == expected.names
+            assert (expected.values < 0).any()
 
 
 def test_a_picture_is_gone_through_once_for_all_its_questions(loaded):
