@@ -17,7 +17,7 @@ from mipnb.outcome import Outcome
 from mipnb.outcome import table as outcome_table
 from mipnb.params import Params
 from mipnb.plain_html import markdown_html, page, table_html
-from mipnb.run import Plan, list_stages
+from mipnb.plan import Plan, list_stages
 from mipnb.stages import read_notebook
 from mipnb.state import RECORD
 
@@ -33,7 +33,7 @@ def write_report(plan: Plan) -> Path:
     """Writes report.html into a run's folder, whole.
 
     Args:
-        plan: of the run (`run.make_plan`); its notebooks need not be through, what is there is shown.
+        plan: of the run (`plan.make_plan`); its notebooks need not be through, what is there is shown.
 
     Returns:
         The file.

@@ -7,7 +7,8 @@ from pathlib import Path
 from mipnb.artefacts import under_root
 from mipnb.commands.given import add_parameters, parameters
 from mipnb.outcome import table
-from mipnb.run import make_plan, run_plan
+from mipnb.plan import make_plan
+from mipnb.run import run_plan
 from mipnb.stages import Stage
 
 __all__ = ["add_parser", "of_the_paper"]

@@ -9,7 +9,8 @@ from mipnb.commands.given import add_parameters, parameters
 from mipnb.footprint import Footprint
 from mipnb.outcome import table
 from mipnb.params import Params
-from mipnb.run import Plan, list_stages, make_plan, run_plan
+from mipnb.plan import Plan, list_stages, make_plan
+from mipnb.run import run_plan
 from mipnb.state import stale_reasons
 
 __all__ = ["add_parser", "command", "with_hub_data"]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mipnb.run import Plan, check_plan, make_plan
+from mipnb.plan import Plan, check_plan, make_plan
 from mipnb.stages import notebook_parameters
 from mipnb.sweeps.plan import SweepRun
 

@@ -11,7 +11,8 @@ from typing import Any
 from mipnb.artefacts import atomic_path, read_json, sha256, write_json
 from mipnb.outcome import NotebookFailedError
 from mipnb.params import Params
-from mipnb.run import Plan, locked, make_plan, run_stage
+from mipnb.plan import Plan, make_plan
+from mipnb.run import locked, run_stage
 from mipnb.state import reached, stale_reasons
 from mipnb.sweeps.claims import Claim, claim
 from mipnb.sweeps.plan import Rule, Sweep, SweepRun, digest, stored_sweep

@@ -16,7 +16,6 @@ import pytest
 
 from mipnb import ahead
 from mipnb.cli import main
-from mipnb.outcome import Outcome, table
 from mipnb.run import locked
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "notebooks"
@@ -111,14 +110,12 @@ def test_every_kernel_is_started_ahead_and_none_is_left(done: Path, capsys, monk
     assert not ahead._WAITING
 
 
-def test_what_waited_beside_a_notebook_counts_in_the_peak():
-    outcomes = [
-        Outcome("01_numbers", "ran", seconds=1.0, peak_memory_gb=0.5),
-        Outcome("02_sum", "ran", seconds=1.0, peak_memory_gb=0.75),
-    ]
-    assert table(outcomes, beside=0.5).splitlines()[-1].split() == ["this", "run", "2.0", "1.25"]
-    waiting = [Outcome("01_numbers", "up to date", seconds=1.0, peak_memory_gb=0.5)]
-    assert table(waiting, beside=0.5).splitlines()[-1].split() == ["this", "run", "0.0", "-"]
+def test_the_totals_are_of_all_processes_together(fresh: Path, capsys):
+    code, out, _ = run(capsys, "--only", "01")
+    assert code == 0
+    total = float(out.splitlines()[-1].split()[-1])
+    own = psutil.Process().memory_full_info().uss / 2**30
+    assert own < total < own + 3, "this process and the kernel's"
 
 
 def test_a_parameter_reruns_what_takes_it_and_what_follows(done: Path, capsys):

@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from mipnb.html_report import write_report
 from mipnb.params import Params
 from mipnb.plain_html import markdown_html
-from mipnb.run import make_plan
+from mipnb.plan import make_plan
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "notebooks"
 PIXEL = b"\x89PNG not really"

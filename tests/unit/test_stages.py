@@ -7,7 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mipnb.params import Params
-from mipnb.run import make_plan
+from mipnb.plan import make_plan
 from mipnb.stages import (
     Stage,
     descendants,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mipnb.artefacts import project_root
-from mipnb.run import make_plan
+from mipnb.plan import make_plan
 from mipnb.sweeps.order import split_leaders
 from mipnb.sweeps.plan import read_sweep, stored_sweep
 
