@@ -4,9 +4,12 @@ Results are up to date by the record in their own folder (`mipnb.state`), writte
 run that is killed at any moment continues where it was; doit keeps no file of its own.
 """
 
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,10 +45,20 @@ def run_plan(plan: Plan) -> list[Outcome]:
         try:
             if stale:
                 ahead.start(plan.stages[stale[0]].notebook, project_root())
-                check_plan(plan)
+                _checked_apart(plan)
             return _run_graph(plan)
         finally:
             ahead.stop()
+
+
+def _checked_apart(plan: Plan) -> None:
+    """As `check_plan`, in a process that ends: torch and the rows of the data would stay in memory beside the notebooks."""
+    quiet = {
+        "initializer": signal.signal,
+        "initargs": (signal.SIGINT, signal.SIG_IGN),
+    }  # Ctrl-C is for this process
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), **quiet) as pool:
+        pool.submit(check_plan, plan).result()
 
 
 @contextmanager

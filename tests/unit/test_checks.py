@@ -1,5 +1,6 @@
 """What is refused before any long work."""
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import mipnb.results.unlearners  # imported before `mipnb.models` is replaced  # noqa: F401
+from mipnb.artefacts import project_root
 from mipnb.checks import check_inputs
 from mipnb.params import Params
 
@@ -120,3 +122,19 @@ def test_a_gpu_that_is_not_there_is_told_at_once(inputs: dict, monkeypatch: pyte
     check_inputs(Params(**inputs, device="cuda:0"), EVERYTHING)
     with pytest.raises(ValueError, match="device = cuda:1: torch finds 1 GPUs"):
         check_inputs(Params(**inputs, device="cuda:1"), EVERYTHING)
+
+
+def test_what_checking_loads_does_not_stay_beside_the_notebooks():
+    script = """
+import sys
+from mipnb.params import Params
+from mipnb.plan import make_plan
+from mipnb.run import _checked_apart
+if __name__ == "__main__":
+    _checked_apart(make_plan(Params()))
+    print({"torch", "transformers", "pyarrow"} & set(sys.modules))
+    _checked_apart(make_plan(Params(text_top_k=5000)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=project_root())
+    assert done.stdout == "set()\n"
+    assert "ValueError: text_top_k = 5000" in done.stderr, done.stderr
