@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-__all__ = ["FORGET", "KEPT", "headline", "results_file"]
+__all__ = ["FORGET", "KEPT", "headline", "last_results", "results_file"]
 
 #: splits of people to forget, and of people to keep; people nobody knows (holdout) are neither
 FORGET = ("forget", "test_forget")
@@ -15,6 +15,12 @@ _COLUMNS = ["split", "method", "metric", "value"]
 
 
 def results_file(run: str | Path) -> Path | None:
+    """A run's results.parquet: the evaluation's, where it has one; else as `last_results`."""
+    file = Path(run) / "05_evaluation" / "results.parquet"
+    return file if file.is_file() else last_results(run)
+
+
+def last_results(run: str | Path) -> Path | None:
     """The results.parquet of a run's folder, in the last notebook's folder that has one; None if there is none."""
     folders = sorted((entry.path for entry in os.scandir(run) if entry.name[0].isdigit()), reverse=True)
     files = (Path(folder) / "results.parquet" for folder in folders)

@@ -4,11 +4,12 @@ Results are up to date by the record in their own folder (`mipnb.state`), writte
 run that is killed at any moment continues where it was; doit keeps no file of its own.
 """
 
+import json
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from mipnb import ahead
-from mipnb.artefacts import project_root, stage_dir, write_json
+from mipnb.artefacts import atomic_path, project_root, stage_dir, write_json
 from mipnb.outcome import NotebookFailedError, Outcome
 from mipnb.plan import Plan, check_plan, reasons_to_run
 from mipnb.report import LAST_USAGE, USAGE
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from doit.task import Task
 
 __all__ = ["locked", "run_plan", "run_stage"]
+
+PARAMETERS = "params.json"
 
 
 def run_plan(plan: Plan) -> list[Outcome]:
@@ -126,6 +129,8 @@ def _task(plan: Plan, outcome: Outcome) -> "Task":
 def run_stage(plan: Plan, stage: Stage, following: Path | None = None) -> None:
     """Runs one notebook and records what its results were made from; the record comes last.
 
+    A notebook that fails before it has changed any earlier results leaves them as up to date as they were.
+
     Args:
         plan: What is run.
         stage: The notebook.
@@ -137,13 +142,19 @@ def run_stage(plan: Plan, stage: Stage, following: Path | None = None) -> None:
     from mipnb.execute import execute
 
     folder = stage_dir(plan.run, stage.name)
+    kept = {name: folder / name for name in (RECORD, USAGE, PARAMETERS)}
+    earlier = {name: path.read_bytes() for name, path in kept.items() if path.exists()}
     (folder / RECORD).unlink(missing_ok=True)
     if (folder / USAGE).exists():
         os.replace(folder / USAGE, folder / LAST_USAGE)
     values = {name: getattr(plan.params, name) for name in notebook_parameters(stage.notebook)}
-    write_json(folder / "params.json", values)
+    write_json(folder / PARAMETERS, values)
     made_from = ingredients(stage, plan.params, plan.run, plan.stages)
-    seconds = execute(stage.notebook, values, folder, project_root(), following)
+    try:
+        seconds = execute(stage.notebook, values, folder, project_root(), following)
+    except NotebookFailedError:
+        _put_back(earlier, stage, plan.run)
+        raise
     if missing := [name for name in stage.writes if not (folder / name).exists()]:
         raise NotebookFailedError(
             f"notebook {stage.notebook}\nended without writing {', '.join(missing)} into {folder}"
@@ -151,6 +162,14 @@ def run_stage(plan: Plan, stage: Stage, following: Path | None = None) -> None:
     write_json(
         folder / RECORD, made_from | {"outputs": outputs(stage, plan.run), "seconds": round(seconds, 1)}
     )
+
+
+def _put_back(earlier: Mapping[str, bytes], stage: Stage, run: Path) -> None:
+    """Puts the files back that say what earlier results were made from, if these are as they were."""
+    if RECORD in earlier and json.loads(earlier[RECORD])["outputs"] == outputs(stage, run):
+        for name, content in earlier.items():
+            with atomic_path(run / stage.name / name) as temporary:
+                temporary.write_bytes(content)
 
 
 def _following(plan: Plan, name: str) -> Path | None:

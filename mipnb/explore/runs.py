@@ -20,7 +20,7 @@ class Compared:
     """Runs beside each other.
 
     Attributes:
-        parameters: one row a parameter that differs, one column a run; "" where a run does not take it.
+        parameters: one row a parameter that all take and that differs, one column a run.
         scores: rows (split, task as it is shown), columns (run, method): the task's main metric, mean over seeds.
         curves: the losses of each step of editing: run and the columns of history.parquet; empty if none was kept.
     """
@@ -61,7 +61,7 @@ def _parameters(folders: dict[str, Path]) -> pd.DataFrame:
         for path in sorted(folder.glob("[0-9]*/params.json")):
             taken |= read_json(path)
         columns[name] = {key: str(value) for key, value in taken.items() if key != "run_dir"}
-    table = pd.DataFrame(columns).fillna("")
+    table = pd.DataFrame(columns).dropna()
     return table[table.nunique(axis=1) > 1].rename_axis("parameter")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from mipnb.artefacts import atomic_path
-from mipnb.headline import headline, means, results_file
+from mipnb.headline import headline, last_results, means
 from mipnb.sweeps.plan import Rule, Sweep, SweepRun
 from mipnb.sweeps.worker import finished, trial_files
 
@@ -93,7 +93,7 @@ def write_tables(sweep: Sweep) -> list[Path]:
 def _with_results(sweep: Sweep) -> list[tuple[SweepRun, Path]]:
     """The complete runs that have results, with their file."""
     complete = [run for run in sweep.runs if finished(sweep.folder / run.name).get("state") == "complete"]
-    files = [(run, results_file(sweep.folder / run.name)) for run in complete]
+    files = [(run, last_results(sweep.folder / run.name)) for run in complete]
     return [(run, file) for run, file in files if file]
 
 
@@ -106,7 +106,7 @@ def _settings(sweep: Sweep, run: SweepRun) -> dict:
 def _scores(sweep: Sweep, run: SweepRun, rule: Rule | None) -> dict[str, float]:
     """forget and kept of one run."""
     if rule is None:
-        file = results_file(sweep.folder / run.name)
+        file = last_results(sweep.folder / run.name)
         return headline(file, (sweep.file.methods or ["edited"])[0]) if file else {}
     trials = pd.concat(
         [pd.read_parquet(file) for file in trial_files(sweep.folder / run.name, rule).values()]

@@ -268,6 +268,30 @@ def test_a_dead_kernel_is_a_failure(done: Path, capsys):
     code, _, err = run(capsys, "--only", "2", "--force")
     assert code == 1
     assert "its kernel died" in err
+    assert states(run(capsys, "--list")[1]) == expect(*["up to date"] * 3), (
+        "the earlier results are untouched"
+    )
+
+
+def test_a_failure_leaves_earlier_results_what_they_were(done: Path, capsys):
+    folder = done / "runs/pocket/02_sum"
+    names = ("record.json", "usage.json", "params.json", "sum.json")
+    before = {name: (folder / name).read_bytes() for name in names}
+    (folder / "fail").touch()
+    assert run(capsys, "-p", "steering_scale", "3")[0] == 1
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    assert states(run(capsys, "--list", "-p", "steering_scale", "3")[1])["02_sum"] == "to run"
+    assert states(run(capsys, "--list")[1]) == expect(*["up to date"] * 3)
+
+
+def test_a_failure_that_has_changed_results_does_not_pass_for_them(done: Path, capsys):
+    folder = done / "runs/pocket/02_sum"
+    edit_notebook(
+        done / "notebooks" / "02_sum.ipynb",
+        lambda notebook: notebook.cells[-1].update(source="write_json(folder / 'sum.json', 1)\n1 / 0"),
+    )
+    assert run(capsys)[0] == 1
+    assert not (folder / "record.json").exists()
     assert "failed last time" in run(capsys, "--list")[1]
 
 

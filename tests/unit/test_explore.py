@@ -234,6 +234,11 @@ def write_run(folder, steps: int, value: float) -> None:
 def test_compared_runs_show_what_differs(tmp_path):
     write_run(tmp_path / "one", 3, 0.25)
     write_run(tmp_path / "two", 5, 0.75)
+    ablation = tmp_path / "one" / "09_ablation"  # that one of them has gone further changes nothing
+    ablation.mkdir()
+    (ablation / "params.json").write_text(json.dumps({"n_ablation_seeds": 3}))
+    table = pd.read_parquet(tmp_path / "one" / "05_evaluation" / "results.parquet").assign(value=0.9)
+    table.to_parquet(ablation / "results.parquet")
     found = compare([tmp_path / "one", tmp_path / "two"])
     assert found.parameters.to_dict("index") == {"edit_steps": {"one": "3", "two": "5"}}
     assert found.scores.loc[("forget", "VQA")].to_dict() == {("one", "edited"): 0.25, ("two", "edited"): 0.75}
