@@ -54,19 +54,22 @@ def notebook_table(stages: Sequence[Stage], run: Path, start: Path) -> str:
     rows = ["| notebook | reads | writes | minutes | peak GB | paper |", "|---|---|---|---|---|---|"]
     if start.exists():
         rows.append(f"| [`{START}`](notebooks/{START}.ipynb) | | | | | {paper_item(start)} |")
-    total = 0.0
+    total = of_run = 0.0
     for stage in stages:
         minutes = memory = ""
         if (run / stage.name / RECORD).exists():
             seconds = read_json(run / stage.name / RECORD)["seconds"]
             total, minutes = total + seconds, f"{seconds / 60:.1f}"
+            of_run += 0 if stage.optional else seconds
             memory = f"{read_json(run / stage.name / USAGE)['peak_memory_gb']:.1f}"
         reads = ", ".join(name.split("_")[0] for name in stage.reads) or "data"
         writes = ", ".join(f"`{name}`" for name in stage.writes)
         link = f"[`{stage.name}`](notebooks/{stage.name}.ipynb)"
         item = paper_item(stage.notebook)
         rows.append(f"| {link} | {reads} | {writes} | {minutes} | {memory} | {item} |")
-    return "\n".join([*rows, f"| together | | | {total / 60:.1f} | | |"])
+    numbers = [stage.name.split("_")[0] for stage in stages if not stage.optional]
+    sums = {f"the run, {numbers[0]} to {numbers[-1]}": of_run, "together": total}
+    return "\n".join(rows + [f"| {what} | | | {seconds / 60:.1f} | | |" for what, seconds in sums.items()])
 
 
 def paper_item(notebook: Path) -> str:

@@ -1,6 +1,7 @@
 """Publishing a run, on a project of three tiny notebooks and on notebooks made by hand."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -104,10 +105,14 @@ def test_a_run_must_be_whole_and_at_default_parameters(project: Path, capsys):
     assert {path: path.read_bytes() for path in before} == before
     assert main(["run"]) == 0
     check_run(stages, "runs/pocket", run)
+    stages[2] = replace(stages[2], optional=True)
+    for stage, seconds in zip(stages, (60, 120, 240), strict=True):
+        record = run / stage.name / "record.json"
+        write_json(record, read_json(record) | {"seconds": seconds})
     table = notebook_table(stages, run, project / "notebooks" / "none.ipynb").splitlines()
-    assert [line.split("|")[2].strip() for line in table[2:]] == ["data", "01", "02", ""]
-    minutes = sum(read_json(run / stage.name / "record.json")["seconds"] for stage in stages) / 60
-    assert table[-1].split("|")[4].strip() == f"{minutes:.1f}"
+    assert [line.split("|")[2].strip() for line in table[2:]] == ["data", "01", "02", "", ""]
+    assert [line.split("|")[4].strip() for line in table[2:]] == ["1.0", "2.0", "4.0", "3.0", "7.0"]
+    assert table[-2].split("|")[1].strip() == "the run, 01 to 02"
     shutil.rmtree(run / stages[0].name)
     row, *others = notebook_table(stages, run, project / "notebooks" / "none.ipynb").splitlines()[2:]
     assert row.split("|")[4:6] == ["  ", "  "], "never run: a line without minutes and memory"
