@@ -12,6 +12,7 @@ from mipnb.artefacts import PARTIAL, project_root
 from mipnb.state import RECORD
 
 ROOT = project_root()
+TOTALS = ".pocket_run.txt"  # beside the run: the memory it took
 #: notebooks that keep pieces of their work, if asked to
 WITH_PIECES = ("02_attribution", "04_editing", "05_evaluation")
 #: the longest files, in an order in which two processes need not wait: the pocket run beside the quick one, then what is
@@ -54,7 +55,17 @@ def pocket_run(as_users: dict[str, str]) -> Path:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=as_users)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
+    totals = done.stdout.splitlines()[-1].split()
+    if totals[-1] != "-":  # something ran
+        (run.parent / TOTALS).write_text(totals[-1])
     return run
+
+
+@pytest.fixture(scope="session")
+def together_gb(pocket_run: Path) -> float | None:
+    """What all processes of the pocket run took at a time when tests last made it; None if they never have."""
+    totals = pocket_run.parent / TOTALS
+    return float(totals.read_text()) if totals.exists() else None
 
 
 def without_pieces(run: Path) -> list[str]:

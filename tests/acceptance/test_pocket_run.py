@@ -67,10 +67,11 @@ def test_random_neurons_stand_beside_it(results: pd.DataFrame):
     print(verdict_text(verdict(results, "random"), "random"))
 
 
-def test_memory_stays_within_bounds_and_time_is_told(pocket_run: Path):
+def test_memory_stays_within_bounds_and_time_is_told(pocket_run: Path, together_gb: float | None):
     seconds, peak = 0.0, 0.0
     for stage in (stage for stage in load_stages(ROOT / "notebooks") if not stage.optional):
         seconds += read_json(pocket_run / stage.name / "record.json")["seconds"]
         peak = max(peak, read_json(pocket_run / stage.name / "usage.json")["peak_memory_gb"])
-    print(f"pocket run: {seconds:.0f} s, peak memory {peak:.2f} GB")
+    print(f"pocket run: {seconds:.0f} s, peak memory {peak:.2f} GB, all processes {together_gb} GB")
     assert peak <= MOST_GB
+    assert together_gb is None or together_gb <= MOST_GB
