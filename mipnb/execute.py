@@ -23,7 +23,7 @@ _STARTS = (
     3  # tries: several kernels that start at the same moment may choose the same port, and all but one end
 )
 #: one cell in so many: the next notebook's kernel waits beside a notebook's last ones, not beside what takes most memory
-_LAST_CELLS = 3
+_LAST_CELLS = 4
 _MESSAGE_LINES = 6  # of an error's text; the whole of it stays in the kept notebook
 
 

@@ -73,7 +73,7 @@ def test_it_waits_beside_the_last_cells_only(tmp_path, monkeypatch):
     file = notebook(tmp_path / "a.ipynb", *[f"open({str(done)!r}, 'a').write('x');"] * 9)
     (tmp_path / "made").mkdir()
     execute(file, {}, tmp_path / "made", tmp_path, following=tmp_path / "b.ipynb")
-    assert begun[0] == ((tmp_path / "b.ipynb", tmp_path), 6)
+    assert begun[0] == ((tmp_path / "b.ipynb", tmp_path), 7)
 
 
 def test_what_has_changed_since_is_not_used(tmp_path):
