@@ -19,7 +19,8 @@ from packaging.version import Version
 import mipnb
 
 ROOT = Path(mipnb.__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 DOCS = {"sphinx", "myst-nb", "furo", "sphinx-mathjax-offline"}  # named in docs/conf.py
 USED_WITHOUT_IMPORT = {"jupyterlab", "ipywidgets", "ruff", "pre-commit", "nbval", "pytest-xdist", *DOCS}
 
@@ -50,6 +51,10 @@ def lock_tool():
 def test_requirements_are_exact():
     lines = [*PROJECT["dependencies"], *(x for xs in PROJECT["optional-dependencies"].values() for x in xs)]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9.]*", line) for line in lines)
+
+
+def test_what_builds_is_what_is_locked():
+    assert PYPROJECT["build-system"]["requires"] == [f"setuptools=={pins(lock_lines())['setuptools']}"]
 
 
 def test_the_lock_works_on_any_machine():
