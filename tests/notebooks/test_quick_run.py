@@ -117,6 +117,19 @@ def test_a_path_of_another_model_stops_the_editing(run: Path, tmp_path: Path):
     assert not (stolen / "04_editing" / "record.json").exists()
 
 
+def test_plain_papermill_takes_a_parameter_and_what_earlier_notebooks_left(run: Path, tmp_path: Path):
+    from mipnb.paths import NeuronPath
+
+    for name in ("01_vanilla_model", "02_attribution"):
+        shutil.copytree(run / name, tmp_path / "run" / name)
+    command = [sys.executable, "-m", "papermill", "notebooks/03_paths.ipynb", str(tmp_path / "out.ipynb")]
+    given = ["-k", "python3", "-p", "run_dir", str(tmp_path / "run"), "-p", "text_top_k", "3"]
+    done = subprocess.run([*command, *given], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = NeuronPath.load(tmp_path / "run" / "03_paths" / "paths" / "text.safetensors")
+    assert set(found.sizes) == {3}
+
+
 def test_a_notebook_killed_in_the_middle_goes_on_where_it_was(run: Path, tmp_path: Path):
     stopped = tmp_path / "run"
     shutil.copytree(run / "01_vanilla_model", stopped / "01_vanilla_model")
