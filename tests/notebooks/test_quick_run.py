@@ -123,8 +123,10 @@ def test_plain_papermill_takes_a_parameter_and_what_earlier_notebooks_left(run: 
     for name in ("01_vanilla_model", "02_attribution"):
         shutil.copytree(run / name, tmp_path / "run" / name)
     command = [sys.executable, "-m", "papermill", "notebooks/03_paths.ipynb", str(tmp_path / "out.ipynb")]
-    given = ["-k", "python3", "-p", "run_dir", str(tmp_path / "run"), "-p", "text_top_k", "3"]
-    done = subprocess.run([*command, *given], cwd=ROOT, capture_output=True, text=True)
+    given = ["-k", "python3", "-f", str(run / "03_paths" / "params.json")]
+    given += ["-p", "run_dir", str(tmp_path / "run"), "-p", "text_top_k", "3"]
+    few = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    done = subprocess.run([*command, *given], cwd=ROOT, capture_output=True, text=True, env=few)
     assert done.returncode == 0, done.stderr
     found = NeuronPath.load(tmp_path / "run" / "03_paths" / "paths" / "text.safetensors")
     assert set(found.sizes) == {3}
