@@ -56,11 +56,9 @@ def run_plan(plan: Plan) -> list[Outcome]:
 
 def _checked_apart(plan: Plan) -> None:
     """As `check_plan`, in a process that ends: torch and the rows of the data would stay in memory beside the notebooks."""
-    quiet = {
-        "initializer": signal.signal,
-        "initargs": (signal.SIGINT, signal.SIG_IGN),
-    }  # Ctrl-C is for this process
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), **quiet) as pool:
+    fresh = multiprocessing.get_context("spawn")
+    deaf = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process
+    with ProcessPoolExecutor(1, fresh, signal.signal, deaf) as pool:
         pool.submit(check_plan, plan).result()
 
 

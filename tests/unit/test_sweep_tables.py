@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mipnb.headline import headline
+from mipnb.headline import headline, last_results, results_file
 from mipnb.sweeps.collect import best
 from mipnb.sweeps.plan import Rule
 from mipnb.sweeps.plots import marginal_figure, parallel_coordinates, save_plots
@@ -48,6 +48,16 @@ def test_scores_are_accuracies_of_one_method_without_people_nobody_knows(tmp_pat
     pd.DataFrame(rows, columns=["split", "method", "metric", "value"]).to_parquet(tmp_path / "r.parquet")
     assert headline(tmp_path / "r.parquet") == pytest.approx({"forget": 0.3, "kept": 0.75})
     assert headline(tmp_path / "r.parquet", "vanilla") == {"forget": 1.0}
+
+
+def test_a_run_is_told_by_its_evaluation_and_a_sweep_by_what_it_ran_last(tmp_path):
+    assert results_file(tmp_path) is last_results(tmp_path) is None
+    files = [tmp_path / name / "results.parquet" for name in ("05_evaluation", "06_baselines")]
+    for file in reversed(files):
+        file.parent.mkdir()
+        file.touch()
+        assert last_results(tmp_path) == files[1]
+        assert results_file(tmp_path) == file
 
 
 def test_lines_run_through_every_runs_values(scores):
