@@ -8,8 +8,9 @@ import pandas as pd
 
 from mipnb.evidence.cases import Case
 from mipnb.evidence.controls import random_rankings
+from mipnb.evidence.in_rounds import ranking_of
 from mipnb.evidence.measures import branch_marks
-from mipnb.evidence.recipes import PATCHED, RUN, Located, Recipe, follow, located_scores, size_of, sizes_of
+from mipnb.evidence.recipes import PATCHED, Recipe, located_scores, size_of, sizes_of
 from mipnb.evidence.trial import asked_of
 from mipnb.evidence.verdicts import measure_table
 from mipnb.ranking import RANKINGS
@@ -28,6 +29,8 @@ def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
     layers = [Recipe("contrast", weighted=True)]
     patched = [Recipe(ranking, positions=PATCHED) for ranking in RANKINGS]
     patched += [Recipe(ranking, "people_turns", PATCHED) for ranking in ("contrast", "projected")]
+    patched += [Recipe("contrast", aggregate, PATCHED, rounds=8) for aggregate in ("mean", "people_turns")]
+    patched += [Recipe("contrast", "people_turns", PATCHED, rounds=4)]
     if branch == "vision":
         return [*rankings, *people, *layers, *patched]
     places = [
@@ -78,12 +81,11 @@ def tried_table(marks: pd.DataFrame, mark: str = "probability") -> pd.DataFrame:
 
 def _tried(case: Case, branch: str, recipes: Sequence[Recipe], n_draws: int, k: int | None) -> pd.DataFrame:
     pictured = any(recipe.picture_share for recipe in recipes)
-    positions = any(recipe.positions != RUN for recipe in recipes)
-    located: Located = located_scores(case, branch, pictured, positions)
+    located = located_scores(case, branch, pictured, {recipe.way for recipe in recipes})
     k, asked, ffns = k or size_of(case, branch), asked_of(case, branch), case.ffns(branch)
     tables, own = [], {"unit": case.unit, "known": case.shared}
     for recipe in recipes:
-        ranked = follow(recipe, located, k, recipe.name)
+        ranked = ranking_of(case, branch, recipe, located, k, recipe.name)
         sizes = {k: sizes_of(case, branch, recipe, ranked, k)}
         tables.append(branch_marks(case.model, asked, ffns, branch, [ranked], sizes, **own))
     drawn = random_rankings(ranked.values, n_draws, case.params.seed)

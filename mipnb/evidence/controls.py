@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mipnb.benchmarks import Question
 from mipnb.evidence.activations import Sums
+from mipnb.evidence.people import MODALITIES
 from mipnb.evidence.ranked import Ranked
-from mipnb.scores import Scores
+from mipnb.locating import of_modality
 
 #: MANU's term that keeps a fraction finite
 EPSILON = 1e-8
@@ -98,17 +99,14 @@ def permuted_answers(questions: Sequence[Question], seed: int) -> list[Question]
     return found
 
 
-def permuted_sets(forget: Scores, retain: Scores, seed: int) -> tuple[Scores, Scores]:
-    """Two sets of scores with their samples dealt out anew, so that neither is the forget set's."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(forget.names) + len(retain.names), generator=generator)
-    values, names = torch.cat([forget.values, retain.values]), (*forget.names, *retain.names)
-    cut = len(forget.names)
-    parts = (order[:cut], order[cut:])
-    return tuple(
-        replace(scores, values=values[rows], names=tuple(names[i] for i in rows.tolist()), **_NO_VALUES)
-        for scores, rows in zip((forget, retain), parts, strict=True)
-    )
-
-
-_NO_VALUES = {"f_full": None, "f_zero": None, "gap": None}
+def permuted_sets(
+    forget: Sequence[Question], retain: Sequence[Question], seed: int
+) -> tuple[list[Question], list[Question]]:
+    """Two sets of as many questions, of each modality, dealt out anew, so that neither is the forget set's."""
+    random, parts = Random(f"{seed} dealt"), ([], [])
+    for modality in MODALITIES:
+        own, others = of_modality(forget, modality), of_modality(retain, modality)
+        dealt = random.sample([*own, *others], len(own) + len(others))
+        parts[0].extend(dealt[: len(own)])
+        parts[1].extend(dealt[len(own) :])
+    return parts

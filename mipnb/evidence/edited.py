@@ -14,9 +14,10 @@ from mipnb.editing import edit
 from mipnb.edits import Edit
 from mipnb.evidence.cases import BRANCHES, Case
 from mipnb.evidence.controls import random_rankings
+from mipnb.evidence.in_rounds import ranking_of
 from mipnb.evidence.measures import edit_marks
 from mipnb.evidence.ranked import Ranked, even_sizes
-from mipnb.evidence.recipes import RUN, Recipe, follow, located_scores, size_of
+from mipnb.evidence.recipes import Recipe
 from mipnb.evidence.verdicts import MARKS, verdict_table
 from mipnb.models import fingerprint
 from mipnb.neighbours import neighbour_questions
@@ -53,8 +54,7 @@ def edit_rankings(case: Case, recipes: Mapping[str, Recipe], n_draws: int = 1) -
     """
     found = {}
     for branch, recipe in recipes.items():
-        located = located_scores(case, branch, recipe.picture_share > 0, recipe.positions != RUN)
-        path = follow(recipe, located, size_of(case, branch))
+        path = ranking_of(case, branch, recipe)
         found[branch] = [path, *random_rankings(path.values, n_draws, case.params.seed)]
     return found
 

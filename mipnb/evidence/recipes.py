@@ -28,6 +28,9 @@ from mipnb.searches import top_neurons
 #: the positions of scores that were made as the run makes them, and of those by attribution patching: all of the unscaled
 #: model's, gate by gate its gradient, sign and all, in either branch
 RUN, PATCHED = "run", "patched"
+#: the way that gives scores at every one of `positions.POSITIONS`
+BY_POSITION = "all"
+WAYS = (RUN, BY_POSITION, PATCHED)
 #: modality -> set -> positions -> scores
 Located = Mapping[str, Mapping[str, Mapping[str, Scores]]]
 
@@ -41,6 +44,7 @@ class Recipe:
         positions: RUN: scores as the run makes them; PATCHED: those of attribution patching; else one of `positions.POSITIONS`.
         picture_share: language branch: share of the neurons, 0 to 1, that come from questions with a picture.
         weighted: whether layers get neurons by their causal effect, measured on the located questions.
+        rounds: how often scores are taken, each time with the neurons chosen so far silenced, see `in_rounds`.
     """
 
     ranking: str = "contrast"
@@ -48,27 +52,32 @@ class Recipe:
     positions: str = RUN
     picture_share: float = 0.0
     weighted: bool = False
+    rounds: int = 1
 
     @property
     def name(self) -> str:
         """A short name for tables."""
         parts = [self.ranking, self.aggregate, self.positions]
         parts += [f"pictures {self.picture_share:g}"] * (self.picture_share > 0)
-        return ", ".join(parts + ["by effect"] * self.weighted)
+        parts += ["by effect"] * self.weighted + [f"{self.rounds} rounds"] * (self.rounds > 1)
+        return ", ".join(parts)
+
+    @property
+    def way(self) -> str:
+        """How its scores are made: RUN, PATCHED, or BY_POSITION."""
+        return self.positions if self.positions in (RUN, PATCHED) else BY_POSITION
 
 
-def located_scores(case: Case, branch: str, pictured: bool = False, positions: bool = True) -> Located:
+def located_scores(case: Case, branch: str, pictured: bool = False, ways: Collection[str] = WAYS) -> Located:
     """All scores that recipes need, of both sets.
 
     Args:
         case: model and questions.
         branch: "text" or "vision".
         pictured: for the text branch, whether to locate on questions with a picture, too.
-        positions: whether to locate by position and by attribution patching beside the run's own way.
+        ways: which of WAYS.
     """
     modalities = ["image_text"] if branch == "vision" else ["text"] + ["image_text"] * pictured
-    ways = (RUN, "all", PATCHED) if positions else (RUN,)
-
     return {
         modality: {
             "forget": scores_of(case, case.forget, branch, modality, ways),
@@ -78,11 +87,11 @@ def located_scores(case: Case, branch: str, pictured: bool = False, positions: b
     }
 
 
-def _of_the_retain_set(case: Case, branch: str, modality: str, ways: Sequence[str]) -> dict[str, Scores]:
+def _of_the_retain_set(case: Case, branch: str, modality: str, ways: Collection[str]) -> dict[str, Scores]:
     """Scores of the located retain set, each way made once for all cases of a model."""
     found: dict[str, Scores] = {}
     summed = _summed_gates(case.params)  # then the run's own are among those by position
-    for way in dict.fromkeys("all" if summed and way == RUN else way for way in ways):
+    for way in dict.fromkeys(BY_POSITION if summed and way == RUN else way for way in ways):
         key = ("scores", branch, modality, way)
         found |= case.remembered(key, lambda w=way: scores_of(case, case.retain, branch, modality, {w}))
     return found
@@ -98,8 +107,9 @@ def scores_of(
         questions: any.
         branch: "text" or "vision".
         modality: "text" or "image_text".
-        ways: RUN for the run's own (with the trial's search); PATCHED; any other for all that are taken by position. Where
-            the run's own are sums over positions of the same gradients (`_summed_gates`), all of those are made together.
+        ways: of WAYS: RUN for the run's own (with the trial's search); PATCHED; BY_POSITION for all that are taken by
+            position. Where the run's own are sums over positions of the same gradients (`_summed_gates`), all of those are
+            made together.
     """
     params, found = case.params, {}
     at = (case.model, case.processor, of_modality(questions, modality), branch)
@@ -107,8 +117,8 @@ def scores_of(
     own = {"kind": kind_of(case, branch), "n_steps": params.n_steps, "rule": params.rule}
     if PATCHED in ways:
         found[PATCHED] = locate(*at, *size, search="gradient", kind="igi", top_k=1, completeness=False)
-    if set(ways) - {RUN, PATCHED} or (RUN in ways and _summed_gates(params)):
-        found |= locate_by_position(*at, *own.values(), *size)
+    if BY_POSITION in ways or (RUN in ways and _summed_gates(params)):
+        found |= locate_by_position(*at, **own, batch_size=params.batch_size, device=params.device)
         gates = found.pop(GATES)
         found |= {RUN: gates} if _summed_gates(params) else {}
     if RUN in ways and RUN not in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -16,18 +17,11 @@ from mipnb.evidence.controls import (
     permuted_sets,
     random_rankings,
 )
+from mipnb.evidence.in_rounds import ranking_of
 from mipnb.evidence.learned import gates_of
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.ranked import Ranked, even_sizes, given
-from mipnb.evidence.recipes import (
-    Located,
-    Recipe,
-    follow,
-    located_scores,
-    scores_of,
-    size_of,
-    sizes_of,
-)
+from mipnb.evidence.recipes import BY_POSITION, Located, Recipe, located_scores, size_of, sizes_of
 from mipnb.evidence.verdicts import MARKS, verdict_table
 from mipnb.paths import NeuronPath
 
@@ -44,9 +38,9 @@ def all_rankings(case: Case, branch: str, recipe: Recipe, located: Located | Non
         recipe: of the path; first_token and both permutations follow it, too.
         located: scores, if they are there already.
     """
-    top_k, pictured = size_of(case, branch), recipe.picture_share > 0
-    located = located_scores(case, branch, pictured) if located is None else located
-    path = follow(recipe, located, top_k)
+    if located is None:
+        located = located_scores(case, branch, recipe.picture_share > 0, {recipe.way, BY_POSITION})
+    path = ranking_of(case, branch, recipe, located)
     return [path, *controls(case, branch, path), *_of_scores(case, branch, recipe, located)]
 
 
@@ -59,28 +53,16 @@ def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:
 
 def _of_scores(case: Case, branch: str, recipe: Recipe, located: Located) -> list[Ranked]:
     """The controls that are made of scores: the first position's alone, and with either kind of label permuted."""
-    top_k, seed = size_of(case, branch), case.params.seed
+    seed = case.params.seed
     first = Recipe(recipe.ranking, recipe.aggregate, "first", recipe.picture_share)
-    dealt = {
-        modality: dict(
-            zip(sets, ({recipe.positions: part} for part in _dealt(sets, recipe, seed)), strict=True)
-        )
-        for modality, sets in located.items()
-    }
-    strange = permuted_answers(case.forget, seed)
-    wrong = {
-        modality: {**sets, "forget": scores_of(case, strange, branch, modality, {recipe.positions})}
-        for modality, sets in located.items()
-    }
+    strange = replace(case, forget=permuted_answers(case.forget, seed))
+    forget, retain = permuted_sets(case.forget, case.retain, seed)
+    dealt = replace(case, forget=forget, retain=retain, shared={})
     return [
-        follow(first, located, top_k, "first_token"),
-        follow(recipe, wrong, top_k, "permuted_answers"),
-        follow(recipe, dealt, top_k, "permuted_sets"),
+        ranking_of(case, branch, first, located, choice="first_token"),
+        ranking_of(strange, branch, recipe, choice="permuted_answers"),
+        ranking_of(dealt, branch, recipe, choice="permuted_sets"),
     ]
-
-
-def _dealt(sets: Mapping, recipe: Recipe, seed: int) -> tuple:
-    return permuted_sets(sets["forget"][recipe.positions], sets["retain"][recipe.positions], seed)
 
 
 def case_marks(

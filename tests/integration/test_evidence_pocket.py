@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from mipnb import models
+from mipnb.answers import answer_value
 from mipnb.artefacts import project_root
+from mipnb.batches import encode, patch_owner
 from mipnb.benchmarks import forget_ids, load_people, load_training
 from mipnb.editing import prune
 from mipnb.evidence import learned, measures, shares
@@ -15,16 +17,20 @@ from mipnb.evidence.cases import run_case, trial_cases
 from mipnb.evidence.choosing import choose, tried_marks, tried_table
 from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.edited import cuts, edit_rankings, edit_trial, edits_of, training_sets
+from mipnb.evidence.in_rounds import PARTS, chosen_path, in_rounds
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.people import draw_roles, training_questions, unused_questions
-from mipnb.evidence.recipes import PATCHED, RUN, Recipe, kind_of, located_scores, scores_of, sizes_of
+from mipnb.evidence.ranked import Ranked
+from mipnb.evidence.recipes import PATCHED, RUN, Recipe, follow, kind_of, located_scores, scores_of, sizes_of
 from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, path_trial
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
-from mipnb.locating import locate, of_modality
+from mipnb.hooks import gated
+from mipnb.locating import locate, of_modality, question_names
 from mipnb.models import fingerprint, load_model, load_processor
 from mipnb.param_files import read_parameters
 from mipnb.paths import NeuronPath
+from mipnb.scores import Scores
 
 ROOT = str(project_root() / "data" / "pocket")
 IDS = [f"{number:03d}" for number in range(1, 201)]
@@ -106,8 +112,9 @@ def test_a_case_goes_from_locating_to_verdicts(case):
         assert {"necessity", "sufficiency", "area_removed", "area_kept"} <= set(table.measure)
 
 
-def test_choices_have_equal_numbers_and_differ(case):
-    ranked = all_rankings(case, "text", Recipe())
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(positions=PATCHED, rounds=2)])
+def test_choices_have_equal_numbers_and_differ(case, recipe):
+    ranked = all_rankings(case, "text", recipe)
     cuts = {one.choice: one.top((8, 8, 8, 8)) for one in ranked}
     assert {tuple(map(len, cut)) for cut in cuts.values()} == {(8, 8, 8, 8)}
     assert len(set(cuts.values())) == len(cuts)
@@ -138,8 +145,6 @@ def test_recipes_lead_to_different_paths(case):
     located = located_scores(case, "text", pictured=True)
     recipes = [Recipe(), Recipe("projected"), Recipe("ratio", "people_turns"), Recipe(positions="prompt"),
                Recipe(positions=PATCHED), Recipe(picture_share=0.5)]  # fmt: skip
-    from mipnb.evidence.recipes import follow
-
     cuts = {recipe.name: follow(recipe, located, 8).top((8, 8, 8, 8)) for recipe in recipes}
     assert len(set(cuts.values())) == len(recipes)
     pictures = follow(Recipe(picture_share=1.0), located, 8).top((8, 8, 8, 8))
@@ -147,6 +152,56 @@ def test_recipes_lead_to_different_paths(case):
     assert pictures == follow(Recipe(), only, 8).top((8, 8, 8, 8))
     sizes = sizes_of(case, "text", Recipe(weighted=True), follow(Recipe(), located, 8), 8)
     assert sum(sizes) == 32
+
+
+def test_a_round_looks_at_what_is_left_when_the_neurons_chosen_so_far_are_silent(case):
+    recipe = Recipe(positions=PATCHED, rounds=2)
+    for branch, modality in (("text", "text"), ("vision", "image_text")):
+        ffns, silent = case.ffns(branch), [[] for _ in case.ffns(branch)]
+        for number in range(2):
+            scored = {}
+            for group, questions in (("forget", case.forget), ("retain", case.retain)):
+                mine = of_modality(questions, modality)
+                mine = mine[number % len(mine) :: min(PARTS[group], len(mine))]
+                scored[group] = {PATCHED: gradients_by_hand(case, mine, branch, silent)}
+            values = follow(recipe, {modality: scored}, 8).values.clone()
+            for row, taken in zip(values, silent, strict=True):
+                row[taken] = -torch.inf
+            best = values.sort(dim=-1, descending=True, stable=True).indices[:, :4].tolist()
+            silent = [[*taken, *new] for taken, new in zip(silent, best, strict=True)]
+        places = in_rounds(case, branch, recipe, 8)
+        assert [row.argsort(descending=True)[:8].tolist() for row in places] == silent
+        assert all(sorted(row.tolist()) == list(range(-511, 1)) for row in places)
+        at_once = follow(recipe, located_scores(case, branch), 8).top((8,) * len(ffns))
+        assert at_once != Ranked("", places).top((8,) * len(ffns))
+
+
+def test_the_chosen_recipes_path_has_the_runs_numbers(case):
+    like = NeuronPath("vision", ((1, 2, 3, 4), (), (7,)), 512, fingerprint(case.model))
+    recipe = Recipe("projected", positions=PATCHED, rounds=2)
+    path = chosen_path(case, recipe, like)
+    path.check(case.model)
+    assert (path.branch, path.sizes, path.benchmark) == ("vision", (4, 0, 1), case.params.benchmark_dir)
+    assert path.parameters["choice"] == "projected, mean, patched, 2 rounds"
+    assert path.layers == Ranked("", in_rounds(case, "vision", recipe, 4)).top((4, 0, 1))
+
+
+def gradients_by_hand(case, questions, branch, silent) -> Scores:
+    """The gradient of F in every gate, some of them at 0, by whole passes, a question at a time."""
+    ffns, rows = case.ffns(branch), []
+    for question in questions:
+        batch = encode(case.processor, [question])
+        gates = [torch.ones(1, ffn.n_neurons) for ffn in ffns]
+        for gate, neurons in zip(gates, silent, strict=True):
+            gate[0, neurons] = 0
+            gate.requires_grad_()
+        owner = patch_owner(batch["image_grid_thw"]) if branch == "vision" else None
+        with torch.enable_grad(), gated(ffns, gates, owner):
+            value = answer_value(case.model, batch, "probability").sum()
+        found = torch.autograd.grad(value, gates)
+        rows.append(torch.stack([g * (gate > 0) for g, gate in zip(found, gates, strict=True)], 1))
+    names = tuple(question_names(questions))
+    return Scores(branch, torch.cat(rows).detach(), names, fingerprint(case.model), {})
 
 
 def test_any_path_and_any_edit_can_be_tried(case):
