@@ -97,7 +97,13 @@ def _calls(model: nn.Module, batch: Batch, branch: str) -> dict[str, Callable[[]
 
 
 def scaling(model: nn.Module, batches: dict[str, Batch]) -> pd.DataFrame:
-    """Columns pair, search, varied (samples, n_steps, layers, tokens), size, seconds, peak_gb."""
+    """Time and memory against one size at a time.
+
+    Layers are the first so many of the branch: passes can begin in the middle of those only (`replay.layout`).
+
+    Returns:
+        Columns pair, search, varied (samples, n_steps, layers, tokens), size, seconds, peak_gb.
+    """
     rows = []
     for pair, batch in batches.items():
         branch = PAIRS[pair][0]
@@ -109,7 +115,7 @@ def scaling(model: nn.Module, batches: dict[str, Batch]) -> pd.DataFrame:
                 asked["samples", size] = (_first(batch, size), {})
                 asked["n_steps", size] = (_first(batch, 8), {"n_steps": size})
             for size in range(1, len(networks) + 1):
-                asked["layers", size] = (_first(batch, 8), {"ffns": networks[-size:]})
+                asked["layers", size] = (_first(batch, 8), {"ffns": networks[:size]})
             for size in (1, 2, 4):
                 longer = _lengthened(_first(batch, 8), size)
                 asked["tokens", longer["labels"].shape[1]] = (longer, {})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mipnb.artefacts import read_json
+from mipnb.paths import NeuronPath
 from mipnb.report import USAGE
 from mipnb.stages import Stage, load_stages, read_notebook
 from mipnb.state import RECORD
@@ -103,9 +104,16 @@ def trial_goals(folder: Path) -> str:
     verdicts, edited = (pd.read_parquet(folder / f"{name}.parquet") for name in ("verdicts", "edited"))
     parts = verdicts[verdicts["mark"] == "recall"].groupby(["branch", "subject"], sort=False)
     lines = [
-        goal_sentences(part, f"{branch}, {subject}, {part.k.max()} neurons a layer")
+        goal_sentences(part, _silenced(folder, branch, subject, part.k.max()))
         for (branch, subject), part in parts
     ]
     needed = {level: neurons_needed(edited, ["path", "random"], level) for level in (0.5, 0.9)}
     lines += [f"- {needed_sentence(table, level)}" for level, table in needed.items()]
     return "\n".join(lines)
+
+
+def _silenced(folder: Path, branch: str, subject: str, k: int) -> str:
+    """What is silenced: of the path also by which recipe it is made, as the one kept for the run's people says."""
+    path = NeuronPath.load(folder / "located" / f"{branch}.safetensors")
+    recipe = f" (`{path.parameters['choice']}`)" if subject == "path" else ""
+    return f"{branch}, {subject}{recipe}, {k} of {path.n_neurons} neurons a layer"

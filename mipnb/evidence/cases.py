@@ -34,6 +34,7 @@ class Case:
         asked: questions of the sets "forget" and "retain" that are not.
         params: of the run: batch sizes, how to locate, seed.
         people: IDs of the forget set.
+        others: training questions, as many, about another forget set's people, for a control.
         shared: what was found out about the retain set, for all cases of one model and retain set.
     """
 
@@ -45,6 +46,7 @@ class Case:
     asked: Asked
     params: BaseModel
     people: tuple[str, ...] = ()
+    others: Sequence[Question] = ()
     shared: dict = field(default_factory=dict)
 
     def remembered(self, key: tuple, make: Callable[[], Any]) -> Any:
@@ -112,6 +114,7 @@ def trial_cases(
         params: of the run; `trial_locate_forget`, `trial_locate_retain`, `trial_questions` say how many questions.
     """
     retain, _ = _located(root, roles.located, params.trial_locate_retain, 0, params)
+    sets = [_located(root, ids, params.trial_locate_forget, 0, params)[0] for ids in roles.forget]
     _, held = _located(root, roles.validation_kept, 1, params.trial_questions, params)
     unused = unused_questions(root, roles.kept, params.trial_questions, params.seed)
     validation, reported = [], []
@@ -119,13 +122,16 @@ def trial_cases(
         shared: dict = {}
         for index, ids in enumerate(roles.validation):
             forget, asked = _located(root, ids, params.trial_locate_forget, params.trial_questions, params)
-            sets = _encoded(vanilla[1], asked, held, params)
-            validation.append(Case(f"{name}/{index}", *vanilla, forget, retain, sets, params, ids, shared))
+            both = _encoded(vanilla[1], asked, held, params)
+            validation.append(
+                Case(f"{name}/{index}", *vanilla, forget, retain, both, params, ids, (), shared)
+            )
         for index, ids in enumerate(roles.forget):
-            forget, _ = _located(root, ids, params.trial_locate_forget, 0, params)
             asked = unused_questions(root, ids, params.trial_questions, params.seed)
-            sets = _encoded(vanilla[1], asked, unused, params)
-            reported.append(Case(f"{name}/{index}", *vanilla, forget, retain, sets, params, ids, shared))
+            both = _encoded(vanilla[1], asked, unused, params)
+            others = [*sets, validation[0].forget][index + 1]
+            own = (params, ids, others, shared)
+            reported.append(Case(f"{name}/{index}", *vanilla, sets[index], retain, both, *own))
     return validation, reported
 
 

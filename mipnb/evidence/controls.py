@@ -11,9 +11,7 @@ from torch import Tensor
 
 from mipnb.benchmarks import Question
 from mipnb.evidence.activations import Sums
-from mipnb.evidence.people import MODALITIES
 from mipnb.evidence.ranked import Ranked
-from mipnb.locating import of_modality
 
 #: MANU's term that keeps a fraction finite
 EPSILON = 1e-8
@@ -97,16 +95,3 @@ def permuted_answers(questions: Sequence[Question], seed: int) -> list[Question]
         other = random.choice([q for q in questions if q.person_id != question.person_id])
         found.append(replace(question, answer=other.answer, value=other.value))
     return found
-
-
-def permuted_sets(
-    forget: Sequence[Question], retain: Sequence[Question], seed: int
-) -> tuple[list[Question], list[Question]]:
-    """Two sets of as many questions, of each modality, dealt out anew, so that neither is the forget set's."""
-    random, parts = Random(f"{seed} dealt"), ([], [])
-    for modality in MODALITIES:
-        own, others = of_modality(forget, modality), of_modality(retain, modality)
-        dealt = random.sample([*own, *others], len(own) + len(others))
-        parts[0].extend(dealt[: len(own)])
-        parts[1].extend(dealt[len(own) :])
-    return parts

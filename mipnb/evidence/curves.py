@@ -13,7 +13,8 @@ from mipnb.evidence.verdicts import Resampled
 #: one colour a choice in every figure, safe for the colour-blind (Okabe and Ito 2008)
 COLOURS = {
     "path": "#D55E00", "random": "#0072B2", "activation": "#009E73", "manu": "#CC79A7", "lowest": "#999999",
-    "first_token": "#E69F00", "permuted_answers": "#56B4E9", "permuted_sets": "#F0E442", "learned": "#222222",
+    "first_token": "#E69F00", "permuted_answers": "#56B4E9", "other_people": "#F0E442", "learned": "#222222",
+    "run_recipe": "#8B4513",
 }  # fmt: skip
 
 

@@ -44,17 +44,20 @@ def edit_trial(case: Case, subject: Sequence[Edit], others: Mapping[str, Sequenc
     return pd.concat([verdict_table(marks, "path", tuple(others), mark=mark) for mark in MARKS])
 
 
-def edit_rankings(case: Case, recipes: Mapping[str, Recipe], n_draws: int = 1) -> dict[str, list[Ranked]]:
+def edit_rankings(
+    case: Case, recipes: Mapping[str, Recipe], k: int, n_draws: int = 1
+) -> dict[str, list[Ranked]]:
     """What `cuts` is given: each branch's path by its recipe, then random draws.
 
     Args:
         case: model and questions.
         recipes: branch -> recipe.
+        k: the most neurons per layer that are cut, which rounds choose together.
         n_draws: random draws.
     """
     found = {}
     for branch, recipe in recipes.items():
-        path = ranking_of(case, branch, recipe)
+        path = ranking_of(case, branch, recipe, k=k)
         found[branch] = [path, *random_rankings(path.values, n_draws, case.params.seed)]
     return found
 

@@ -41,10 +41,10 @@ def ranking_of(
         branch: "text" or "vision".
         recipe: what to do.
         located: scores of the untouched model, if they are there already.
-        k: neurons per layer that are chosen in rounds, and that people vote for; by default the trial's.
+        k: neurons per layer that all rounds choose together, and that people vote for; by default the trial's.
         choice: name of the ranking.
     """
-    k = k or size_of(case, branch)
+    k = size_of(case, branch) if k is None else k
     if recipe.rounds > 1:
         return Ranked(choice, in_rounds(case, branch, recipe, k))
     if located is None:

@@ -8,7 +8,7 @@ get neurons by their causal effect.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import BaseModel
@@ -25,12 +25,12 @@ from mipnb.rules import RULES
 from mipnb.scores import Scores
 from mipnb.searches import top_neurons
 
-#: the positions of scores that were made as the run makes them, and of those by attribution patching: all of the unscaled
-#: model's, gate by gate its gradient, sign and all, in either branch
-RUN, PATCHED = "run", "patched"
+#: the positions of scores of the run's kind, by the trial's search, and of those by attribution patching: all of the unscaled
+#: model's, gate by gate its gradient, sign and all, in either branch; or the first position's alone
+RUN, PATCHED, PATCHED_FIRST = "run", "patched", "patched, first"
 #: the way that gives scores at every one of `positions.POSITIONS`
 BY_POSITION = "all"
-WAYS = (RUN, BY_POSITION, PATCHED)
+WAYS = (RUN, BY_POSITION, PATCHED, PATCHED_FIRST)
 #: modality -> set -> positions -> scores
 Located = Mapping[str, Mapping[str, Mapping[str, Scores]]]
 
@@ -41,7 +41,8 @@ class Recipe:
 
     Attributes:
         ranking, aggregate: see `mipnb.ranking`.
-        positions: RUN: scores as the run makes them; PATCHED: those of attribution patching; else one of `positions.POSITIONS`.
+        positions: RUN: scores of the run's kind, by the trial's search; PATCHED: those of attribution patching; PATCHED_FIRST:
+            of these the first position's; else one of `positions.POSITIONS`.
         picture_share: language branch: share of the neurons, 0 to 1, that come from questions with a picture.
         weighted: whether layers get neurons by their causal effect, measured on the located questions.
         rounds: how often scores are taken, each time with the neurons chosen so far silenced, see `in_rounds`.
@@ -54,6 +55,12 @@ class Recipe:
     weighted: bool = False
     rounds: int = 1
 
+    def __post_init__(self) -> None:
+        if self.rounds > 1 and self.picture_share:
+            raise ValueError(
+                "rounds look at questions of one modality: leave picture_share at 0, or rounds at 1"
+            )
+
     @property
     def name(self) -> str:
         """A short name for tables."""
@@ -64,8 +71,13 @@ class Recipe:
 
     @property
     def way(self) -> str:
-        """How its scores are made: RUN, PATCHED, or BY_POSITION."""
-        return self.positions if self.positions in (RUN, PATCHED) else BY_POSITION
+        """How its scores are made: one of WAYS."""
+        return self.positions if self.positions in WAYS else BY_POSITION
+
+    @property
+    def first_token(self) -> Recipe:
+        """The same with scores of the first position alone, as released code takes them."""
+        return replace(self, positions=PATCHED_FIRST if self.way == PATCHED else "first")
 
 
 def located_scores(case: Case, branch: str, pictured: bool = False, ways: Collection[str] = WAYS) -> Located:
@@ -107,22 +119,29 @@ def scores_of(
         questions: any.
         branch: "text" or "vision".
         modality: "text" or "image_text".
-        ways: of WAYS: RUN for the run's own (with the trial's search); PATCHED; BY_POSITION for all that are taken by
-            position. Where the run's own are sums over positions of the same gradients (`_summed_gates`), all of those are
-            made together.
+        ways: of WAYS; BY_POSITION for all that are taken by position. Where the run's own are sums over positions of the
+            same gradients (`_summed_gates`), all of those are made together.
     """
     params, found = case.params, {}
     at = (case.model, case.processor, of_modality(questions, modality), branch)
     size = (params.batch_size, params.device)
-    own = {"kind": kind_of(case, branch), "n_steps": params.n_steps, "rule": params.rule}
+    rule = (
+        params.rule if params.rule in RULES else RULES[0]
+    )  # points by sample have no positions of their own
+    own = {"kind": kind_of(case, branch), "n_steps": params.n_steps}
     if PATCHED in ways:
         found[PATCHED] = locate(*at, *size, search="gradient", kind="igi", top_k=1, completeness=False)
+    if PATCHED_FIRST in ways:
+        found[PATCHED_FIRST] = locate_by_position(*at, "igi", 1, "right", *size)[
+            "first"
+        ]  # 1 is the unscaled model's point
     if BY_POSITION in ways or (RUN in ways and _summed_gates(params)):
-        found |= locate_by_position(*at, **own, batch_size=params.batch_size, device=params.device)
+        found |= locate_by_position(*at, **own, rule=rule, batch_size=params.batch_size, device=params.device)
         gates = found.pop(GATES)
         found |= {RUN: gates} if _summed_gates(params) else {}
     if RUN in ways and RUN not in found:
         own |= {"score": params.score, "search": params.trial_search, "top_k": top_k_of(case, branch)}
+        own |= {"rule": params.rule}
         found[RUN] = locate(*at, *size, completeness=False, **own)
     return found
 

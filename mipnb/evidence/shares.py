@@ -68,7 +68,7 @@ class Shares:
     def _edited(self, case: Case, chosen: Mapping[str, Recipe]) -> pd.DataFrame:
         """Marks of edits of one forget set, several numbers of neurons."""
         training = training_sets(self.params.benchmark_dir, case.people, self.params)
-        return edits_of(case, cuts(case, edit_rankings(case, chosen), EDITED), training)
+        return edits_of(case, cuts(case, edit_rankings(case, chosen, max(EDITED)), EDITED), training)
 
 
 def _of(cases: list[Case], name: str) -> list[Case]:

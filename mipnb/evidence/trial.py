@@ -14,34 +14,30 @@ from mipnb.evidence.controls import (
     lowest,
     manu,
     permuted_answers,
-    permuted_sets,
     random_rankings,
 )
 from mipnb.evidence.in_rounds import ranking_of
 from mipnb.evidence.learned import gates_of
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.ranked import Ranked, even_sizes, given
-from mipnb.evidence.recipes import BY_POSITION, Located, Recipe, located_scores, size_of, sizes_of
+from mipnb.evidence.recipes import Recipe, size_of, sizes_of
 from mipnb.evidence.verdicts import MARKS, verdict_table
 from mipnb.paths import NeuronPath
 
 #: choices of one draw that a path is held against, beside "random"
-CONTROLS = ("lowest", "activation", "manu", "first_token", "permuted_answers", "permuted_sets")
+CONTROLS = ("run_recipe", "lowest", "activation", "manu", "first_token", "permuted_answers", "other_people")
 
 
-def all_rankings(case: Case, branch: str, recipe: Recipe, located: Located | None = None) -> list[Ranked]:
+def all_rankings(case: Case, branch: str, recipe: Recipe) -> list[Ranked]:
     """The path by a recipe and its controls: CONTROLS, then the random draws.
 
     Args:
         case: model and questions.
         branch: "text" or "vision".
-        recipe: of the path; first_token and both permutations follow it, too.
-        located: scores, if they are there already.
+        recipe: of the path; first_token, permuted_answers and other_people follow it, too.
     """
-    if located is None:
-        located = located_scores(case, branch, recipe.picture_share > 0, {recipe.way, BY_POSITION})
-    path = ranking_of(case, branch, recipe, located)
-    return [path, *controls(case, branch, path), *_of_scores(case, branch, recipe, located)]
+    path = ranking_of(case, branch, recipe)
+    return [path, *controls(case, branch, path), *_of_scores(case, branch, recipe)]
 
 
 def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:
@@ -51,17 +47,21 @@ def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:
     return [lowest(path), largest_activation(list(forget.values())), manu(forget, retain), *drawn]
 
 
-def _of_scores(case: Case, branch: str, recipe: Recipe, located: Located) -> list[Ranked]:
-    """The controls that are made of scores: the first position's alone, and with either kind of label permuted."""
-    seed = case.params.seed
-    first = Recipe(recipe.ranking, recipe.aggregate, "first", recipe.picture_share)
-    strange = replace(case, forget=permuted_answers(case.forget, seed))
-    forget, retain = permuted_sets(case.forget, case.retain, seed)
-    dealt = replace(case, forget=forget, retain=retain, shared={})
+def _of_scores(case: Case, branch: str, recipe: Recipe) -> list[Ranked]:
+    """The controls that are made of scores.
+
+    The recipe of the run, by the trial's search; then the path's own recipe: of the first position's scores alone, on questions
+    with somebody else's answers, and on the questions about other people to forget.
+    """
+    params = case.params
+    aggregate = "mean" if params.aggregate == "union" else params.aggregate  # a union is no ranking
+    strange = replace(case, forget=permuted_answers(case.forget, params.seed))
+    others = replace(case, forget=case.others)
     return [
-        ranking_of(case, branch, first, located, choice="first_token"),
+        ranking_of(case, branch, Recipe(params.ranking, aggregate), choice="run_recipe"),
+        ranking_of(case, branch, recipe.first_token, choice="first_token"),
         ranking_of(strange, branch, recipe, choice="permuted_answers"),
-        ranking_of(dealt, branch, recipe, choice="permuted_sets"),
+        ranking_of(others, branch, recipe, choice="other_people"),
     ]
 
 

@@ -1,8 +1,9 @@
 """From marks by person to measures with intervals, and to a plain verdict beside a control.
 
-Intervals are percentiles of a bootstrap: units (forget set and vanilla model) are drawn again if there are several,
-then people within each set of a unit, then the draws of a random choice. People are drawn once for all choices, so
-that differences are paired. A measure at its bound for everybody has an interval without width.
+Intervals are percentiles of a bootstrap: vanilla models and forget sets are drawn again, crossed (pigeonhole bootstrap, Owen
+2007), then the people of a set, then the draws of a random choice. People are drawn once for all choices, so that differences
+are paired, and once for all units that ask the same people. A measure at its bound for everybody has an interval without
+width. Nothing is corrected for the number of measures and controls that are looked at.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Resampled:
         self.random = np.random.default_rng(seed)
         self.rows = 1 + n_resamples
         units = sorted(marks.unit.unique())
-        self.units = self._weights(len(units))
+        self.units = self._crossed(units)
+        self.people: dict[tuple, np.ndarray] = {}
         parts = [self._unit(marks[marks.unit == unit], mark) for unit in units]
         keys = parts[0].keys()
         if lacking := [part.keys() ^ keys for part in parts if part.keys() != keys]:
@@ -61,6 +63,19 @@ class Resampled:
         drawn = self.random.multinomial(n, np.full(n, 1 / n), size=self.rows - 1) / n
         return np.vstack([np.full((1, n), 1 / n), drawn])
 
+    def _crossed(self, units: Sequence[str]) -> np.ndarray:
+        """Weights of units "<model>/<set>", (rows, units): a model's times a set's; their own where pairs are missing."""
+        models, _, sets = zip(*(unit.rpartition("/") for unit in units), strict=True)
+        (by_model, each), (by_set, one) = (self._columns(names) for names in (models, sets))
+        if by_model.shape[1] * by_set.shape[1] != len(units):
+            return self._weights(len(units))
+        return by_model[:, each] * by_set[:, one]
+
+    def _columns(self, names: Sequence[str]) -> tuple[np.ndarray, list[int]]:
+        """Weights of the distinct names, and which column is whose."""
+        distinct = sorted(set(names))
+        return self._weights(len(distinct)), [distinct.index(name) for name in names]
+
     def _unit(self, marks: pd.DataFrame, mark: str) -> dict[tuple, np.ndarray]:
         """(set, measure, choice, k) -> (rows, draws) of one unit."""
         found = {}
@@ -69,7 +84,10 @@ class Resampled:
             table = part.pivot_table(
                 index="person_id", columns=["measure", "choice", "k", "draw"], values=mark, aggfunc="mean"
             )
-            means = self._weights(len(table)) @ table.to_numpy()  # (rows, columns)
+            who = tuple(table.index)
+            if who not in self.people:
+                self.people[who] = self._weights(len(who))
+            means = self.people[who] @ table.to_numpy()  # (rows, columns)
             for key, columns in _runs(table.columns):
                 found[(group, *key)] = means[:, columns]
         return found

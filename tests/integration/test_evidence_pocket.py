@@ -11,7 +11,8 @@ from mipnb.artefacts import project_root
 from mipnb.batches import encode, patch_owner
 from mipnb.benchmarks import forget_ids, load_people, load_training
 from mipnb.editing import prune
-from mipnb.evidence import learned, measures, shares
+from mipnb.evidence import in_rounds as in_rounds_module
+from mipnb.evidence import learned, measures, shares, trial
 from mipnb.evidence.asked import Asked, answer_marks, prepare
 from mipnb.evidence.cases import run_case, trial_cases
 from mipnb.evidence.choosing import choose, tried_marks, tried_table
@@ -20,8 +21,19 @@ from mipnb.evidence.edited import cuts, edit_rankings, edit_trial, edits_of, tra
 from mipnb.evidence.in_rounds import PARTS, chosen_path, in_rounds
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.people import draw_roles, training_questions, unused_questions
+from mipnb.evidence.positions import locate_by_position
 from mipnb.evidence.ranked import Ranked
-from mipnb.evidence.recipes import PATCHED, RUN, Recipe, follow, kind_of, located_scores, scores_of, sizes_of
+from mipnb.evidence.recipes import (
+    PATCHED,
+    PATCHED_FIRST,
+    RUN,
+    Recipe,
+    follow,
+    kind_of,
+    located_scores,
+    scores_of,
+    sizes_of,
+)  # fmt: skip
 from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, path_trial
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
@@ -112,9 +124,15 @@ def test_a_case_goes_from_locating_to_verdicts(case):
         assert {"necessity", "sufficiency", "area_removed", "area_kept"} <= set(table.measure)
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), Recipe(positions=PATCHED, rounds=2)])
+@pytest.mark.parametrize("recipe", [Recipe("ratio"), Recipe(positions=PATCHED, rounds=2)])
 def test_choices_have_equal_numbers_and_differ(case, recipe):
     ranked = all_rankings(case, "text", recipe)
+    assert [one.choice for one in ranked if one.choice != "random"] == [
+        "path",
+        *CONTROLS[1:4],
+        CONTROLS[0],
+        *CONTROLS[4:],
+    ]
     cuts = {one.choice: one.top((8, 8, 8, 8)) for one in ranked}
     assert {tuple(map(len, cut)) for cut in cuts.values()} == {(8, 8, 8, 8)}
     assert len(set(cuts.values())) == len(cuts)
@@ -174,6 +192,59 @@ def test_a_round_looks_at_what_is_left_when_the_neurons_chosen_so_far_are_silent
         assert all(sorted(row.tolist()) == list(range(-511, 1)) for row in places)
         at_once = follow(recipe, located_scores(case, branch), 8).top((8,) * len(ffns))
         assert at_once != Ranked("", places).top((8,) * len(ffns))
+
+
+def test_controls_follow_the_paths_recipe_on_questions_of_their_own(case, monkeypatch):
+    seen = {}
+
+    def spy(case, branch, recipe, choice="path"):
+        seen[choice] = case, recipe
+        return Ranked(choice, torch.zeros(4, 512))
+
+    monkeypatch.setattr(trial, "ranking_of", spy)
+    recipe = Recipe("projected", "people_turns", PATCHED, rounds=5)
+    trial.all_rankings(case, "text", recipe)
+    assert [seen[name][1] for name in ("path", "permuted_answers", "other_people")] == [recipe] * 3
+    assert seen["first_token"][1] == Recipe("projected", "people_turns", PATCHED_FIRST, rounds=5)
+    assert Recipe("ratio", positions="prompt").first_token == Recipe("ratio", positions="first")
+    assert seen["run_recipe"][1] == Recipe(case.params.ranking, case.params.aggregate)
+    forget = {name: own.forget for name, (own, _) in seen.items()}
+    assert forget["path"] == forget["first_token"] == forget["run_recipe"] == case.forget
+    assert [q.prompt for q in forget["permuted_answers"]] == [q.prompt for q in case.forget]
+    assert all(a.answer != b.answer for a, b in zip(forget["permuted_answers"], case.forget, strict=True))
+    assert not {q.person_id for q in forget["other_people"]} & set(case.people)
+    assert [q.modality for q in forget["other_people"]] == [q.modality for q in case.forget]
+    assert all(own.retain == case.retain for own, _ in seen.values())
+
+
+def test_every_round_looks_at_other_questions_until_all_were_looked_at(case, monkeypatch):
+    looked = []
+
+    def spy(case, questions, branch, modality, ways):
+        looked.append([q.prompt for q in questions])
+        return {PATCHED: gradients_by_hand(case, questions, branch, [[]] * 4)}
+
+    monkeypatch.setattr(in_rounds_module, "scores_of", spy)
+    in_rounds(case, "text", Recipe(positions=PATCHED, rounds=5), 8)
+    forget, retain = ([q.prompt for q in of_modality(part, "text")] for part in (case.forget, case.retain))
+    assert looked[::2] == [forget[0::2], forget[1::2]] * 2 + [forget[0::2]]
+    assert looked[1::2] == [retain[0::4], retain[1::4], retain[2::4], retain[3::4], retain[0::4]]
+
+
+def test_first_token_scores_are_the_unscaled_models_at_the_first_position(case):
+    for branch, modality in (("text", "text"), ("vision", "image_text")):
+        questions = of_modality(case.forget, modality)
+        found = scores_of(case, questions, branch, modality, {PATCHED, PATCHED_FIRST})
+        parts = locate_by_position(case.model, case.processor, questions, branch, "igi", 1, "right")
+        whole = found[PATCHED].values
+        assert torch.allclose(parts["all"].values, whole, rtol=1e-3, atol=1e-5 * whole.abs().max())
+        assert torch.equal(found[PATCHED_FIRST].values, parts["first"].values)
+        assert not torch.allclose(found[PATCHED_FIRST].values, whole)
+
+
+def test_rounds_and_a_share_of_pictures_do_not_go_together():
+    with pytest.raises(ValueError, match="picture_share"):
+        Recipe(picture_share=0.5, rounds=2)
 
 
 def test_the_chosen_recipes_path_has_the_runs_numbers(case):
@@ -293,7 +364,7 @@ def test_the_same_neurons_are_not_asked_the_same_people_again(case, monkeypatch)
 
 def test_edits_at_several_k(case):
     recipes = {"text": Recipe(), "vision": Recipe("ratio", positions="all")}
-    rankings = edit_rankings(case, recipes)
+    rankings = edit_rankings(case, recipes, 2)
     forget, retain, near = training_sets(ROOT, case.people, case.params)
     assert {q.person_id for q in forget} == set(case.people)
     assert len({q.person_id for q in retain}) == 198

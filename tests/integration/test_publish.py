@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from mipnb.artefacts import read_json, write_json
 from mipnb.cli import main
 from mipnb.evaluation import COLUMNS
+from mipnb.paths import NeuronPath
 from mipnb.publish import check_outputs, check_run, copy_figures, fill
 from mipnb.readme_blocks import notebook_table, numbers, paper_item, trial_goals
 from mipnb.stages import load_stages
@@ -162,13 +163,18 @@ def test_goals_of_the_trial_are_told_of_the_path_and_of_learned_gates(tmp_path: 
     marks += [("nothing", "nothing", 0, group, 1.0) for group in ("forget", "retain")]
     table = pd.DataFrame(marks, columns=["measure", "choice", "k", "set", "recall"])
     table.assign(person_id="p", unit="", draw=0, n=1).to_parquet(tmp_path / "edited.parquet")
+    for branch in ("text", "vision"):
+        path = NeuronPath(branch, ((1,),), 64, "0" * 16, parameters={"choice": "contrast, mean, 8 rounds"})
+        path.save(tmp_path / "located" / f"{branch}.safetensors")
     lines = trial_goals(tmp_path).splitlines()
     goals = [(line.split(":")[0], line.rpartition("is ")[2]) for line in lines[:6]]
+    text, vision = (
+        f"- {b}, path (`contrast, mean, 8 rounds`), 9 of 64 neurons a layer" for b in ("text", "vision")
+    )
+    learned = "- text, learned, 9 of 64 neurons a layer"
     assert goals == [
-        ("- text, path, 9 neurons a layer", "met."), ("- text, path, 9 neurons a layer", "met."),
-        ("- text, learned, 9 neurons a layer", "**not met**."),
-        ("- text, learned, 9 neurons a layer", "met on average, not surely."),
-        ("- vision, path, 9 neurons a layer", "met on average, not surely."), ("- vision, path, 9 neurons a layer", "met."),
+        (text, "met."), (text, "met."), (learned, "**not met**."), (learned, "met on average, not surely."),
+        (vision, "met on average, not surely."), (vision, "met."),
     ]  # fmt: skip
     told = [(line.split(" at ")[0], line.partition("random) is ")[2].split(". ")[0]) for line in lines[6:]]
     assert told == [

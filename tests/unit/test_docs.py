@@ -16,13 +16,19 @@ HOLE = "{}"
 
 
 def raised() -> Iterator[tuple[str, str]]:
-    """Module and message of every `raise` in the package, {} where a value comes in."""
+    """Module and message of every `raise` and warning in the package, {} where a value comes in."""
     for path in sorted((ROOT / "mipnb").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
-                found = _literal(node.exc.args[0])
+            call = node.exc if isinstance(node, ast.Raise) else node
+            told = isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and _is_warn(node))
+            if told and isinstance(call, ast.Call) and call.args:
+                found = _literal(call.args[0])
                 if len(re.findall(r"[a-z]{2,}", found)) > 1:  # others only hand on a message
                     yield path.name, found
+
+
+def _is_warn(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and ast.unparse(call.func) == "warnings.warn"
 
 
 def _literal(node: ast.expr) -> str:

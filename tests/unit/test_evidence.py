@@ -103,6 +103,52 @@ def test_intervals_hold_the_value_and_shrink_with_people():
     assert 0.2 < narrow.high - narrow.low < 0.3  # 2 * 1.96 * sqrt(.25 / 60) = .253
 
 
+COLUMNS = [
+    "unit",
+    "branch",
+    "measure",
+    "choice",
+    "draw",
+    "k",
+    "set",
+    "modality",
+    "person_id",
+    "recall",
+    "probability",
+    "n",
+]
+
+
+def necessity(units, people, fall):
+    """The row of a path that takes `fall(unit, number)` from the forget set's people, named `people(unit)` and a number."""
+    rows = [
+        (unit, "text", *what, group, "text", f"{people(unit)}{group}{i}", 1.0 - hit * fall(unit, i), 1.0, 1)
+        for unit in units
+        for i in range(40)
+        for group, hit in (("forget", 1), ("retain", 0))
+        for what, hit in ((("nothing", "nothing", 0, 0), 0), (("remove", "path", 0, 1), hit))
+    ]
+    return measure_table(pd.DataFrame(rows, columns=COLUMNS)).set_index("measure").loc["necessity"]
+
+
+def test_people_whom_all_units_ask_are_drawn_once():
+    def width(units, people):
+        row = necessity(units, people, lambda unit, i: i % 2)
+        return row.high - row.low
+
+    units = ("a/0", "a/1", "b/0", "b/1")
+    one, same = width(units[:1], lambda unit: ""), width(units, lambda unit: "")
+    assert same == pytest.approx(one, rel=0.15)  # four times the same answers are no more evidence
+    assert width(units, lambda unit: unit) < 0.9 * one  # of other people they are
+
+
+def test_forget_sets_and_models_are_drawn_crossed():
+    units = ("a/0", "a/1", "a/2", "b/0", "b/1", "b/2")
+    row = necessity(units, lambda unit: unit, lambda unit, i: unit.startswith("a"))
+    assert (row.low, row.high) == pytest.approx((0, 1))  # as often as not, one model is all that is drawn
+    assert row.value == pytest.approx(0.5)
+
+
 def test_units_are_resampled_too(net, asked):
     marks = marks_of(net, asked, planted())
     idle = marks_of(net, asked, Ranked("path", planted().values.roll(5)))

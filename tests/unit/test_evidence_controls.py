@@ -10,7 +10,6 @@ from mipnb.evidence.controls import (
     largest_activation,
     manu,
     permuted_answers,
-    permuted_sets,
     random_rankings,
 )
 from mipnb.paths import select
@@ -67,23 +66,6 @@ def test_everybody_gets_somebody_elses_answer():
     assert [q.prompt for q in found] == [q.prompt for q in questions]
     with pytest.raises(ValueError, match="one person"):
         permuted_answers(questions[:4], 1)
-
-
-def test_sets_are_dealt_anew_and_nothing_is_lost():
-    picture = b"a picture"
-    forget = [Question("a", "FT", f"f{i}", "yes") for i in range(6)] + [
-        Question("a", "FT", f"F{i}", "yes", image=picture) for i in range(2)
-    ]
-    retain = [Question("b", "FT", f"r{i}", "yes") for i in range(9)] + [
-        Question("b", "FT", f"R{i}", "yes", image=picture) for i in range(3)
-    ]
-    first, second = permuted_sets(forget, retain, 0)
-    for dealt, given in ((first, forget), (second, retain)):
-        assert [q.modality for q in dealt].count("text") == [q.modality for q in given].count("text")
-        assert len(dealt) == len(given)
-        assert {q.person_id for q in dealt} == {"a", "b"}
-    prompts = [question.prompt for question in (*first, *second)]
-    assert sorted(prompts) == sorted(question.prompt for question in (*forget, *retain))
 
 
 def test_projection_leaves_no_retain_direction():
