@@ -133,9 +133,8 @@ def locating_load(params: Params, shape: Shape, work: Workload, batch: int) -> L
     parts = []
     for branch, modality in PAIRS.values():
         tower, pictured = getattr(shape, branch), int(modality != "text")
-        search = Search(
-            branch, tower.layers, tower.neurons, params.search, params.n_steps, params.score == "joint"
-        )
+        how = (params.search, params.n_steps, params.score == "joint")
+        search = Search(branch, tower.layers, tower.neurons, *how, rule=params.rule)
         limits = (params.n_locate_forget, params.n_locate_retain)
         for there, limit in zip(work.trained_on(pictured), limits, strict=True):
             found = locating(search, work.questions[pictured], min(there, limit), batch)
