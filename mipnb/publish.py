@@ -87,23 +87,25 @@ def check_run(stages: Sequence[Stage], run_dir: str, run: Path) -> list[Stage]:
 
 
 def fill(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
-    """The source notebook with the outputs of an executed copy, counted 1 to n.
+    """The source notebook with the outputs of an executed copy, counted 1 to n; prose may have changed since.
 
     Metadata other than tags, standard error and times of execution are left out, and so is papermill's own cell.
 
     Raises:
-        ValueError: the executed copy has other cells, a cell that was not executed, or one that failed.
+        ValueError: the executed copy has other code cells, a cell that was not executed, or one that failed.
     """
-    cells = [cell for cell in executed.cells if INJECTED not in cell.metadata.get("tags", ())]
-    if [(cell.cell_type, cell.source) for cell in cells] != [(c.cell_type, c.source) for c in source.cells]:
-        raise ValueError("the executed notebook's cells are not those of its source: run it again")
-    filled, count = nbformat.from_dict(source), 0
-    for cell, done in zip(filled.cells, cells, strict=True):
+    filled = nbformat.from_dict(source)
+    cells, done = (
+        [c for c in notebook.cells if c.cell_type == "code" and INJECTED not in c.metadata.get("tags", ())]
+        for notebook in (filled, executed)
+    )
+    if [cell.source for cell in cells] != [cell.source for cell in done]:
+        raise ValueError("the executed notebook's code cells are not those of its source: run it again")
+    for cell in filled.cells:
         tags = cell.metadata.get("tags", [])
         cell.metadata = NotebookNode({"tags": list(tags)} if tags else {})
-        if cell.cell_type == "code":
-            count += 1
-            cell.execution_count, cell.outputs = count, _outputs(done, count)
+    for count, (cell, ran) in enumerate(zip(cells, done, strict=True), start=1):
+        cell.execution_count, cell.outputs = count, _outputs(ran, count)
     names = ("kernelspec", "language_info")
     filled.metadata = NotebookNode({name: source.metadata[name] for name in names if name in source.metadata})
     return filled

@@ -41,7 +41,7 @@ def ingredients(stage: Stage, params: Params, run: Path, stages: Mapping[str, St
         stages: All stages by name.
 
     Returns:
-        `parameters` (name -> value), `notebook` (digest of the cells' sources), `code` (module -> digest),
+        `parameters` (name -> value), `notebook` (digest of the code cells' sources), `code` (module -> digest),
         `inputs` (file -> digest) of data folders and of earlier notebooks' artefacts.
     """
     taken = {name: getattr(params, name) for name in notebook_parameters(stage.notebook) if name != "run_dir"}
@@ -100,9 +100,11 @@ def _reason(part: str, before: Any, now: Any) -> str:
 
 
 def _source_digest(notebook: Path) -> str:
-    """Returns a digest of a notebook's cells: sources and tags, not outputs and counts."""
+    """Returns a digest of a notebook's code cells: sources and tags, not outputs and counts, nor prose between them."""
     cells = [
-        (cell.cell_type, cell.metadata.get("tags", []), cell.source) for cell in read_notebook(notebook).cells
+        (cell.metadata.get("tags", []), cell.source)
+        for cell in read_notebook(notebook).cells
+        if cell.cell_type == "code"
     ]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
 

@@ -64,6 +64,16 @@ def test_outputs_come_over_and_traces_of_papermill_do_not():
     assert notebook.cells[1].outputs == []
 
 
+def test_prose_may_change_after_the_run_and_code_may_not():
+    notebook = source("seed: int = 4", "1")
+    done = executed(notebook)
+    notebook.cells[0].source = "# Another title"
+    notebook.cells.append(new_markdown_cell("More words."))
+    filled = fill(notebook, done)
+    assert [cell.source for cell in filled.cells] == ["# Another title", "seed: int = 4", "1", "More words."]
+    assert [cell.execution_count for cell in filled.cells if cell.cell_type == "code"] == [1, 2]
+
+
 def test_other_cells_and_failed_cells_are_refused():
     with pytest.raises(ValueError, match="not those of its source"):
         fill(source("1"), executed(source("seed = 1", "2")))

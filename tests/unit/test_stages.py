@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mipnb.params import Params
 from mipnb.plan import make_plan
@@ -54,6 +54,19 @@ def test_a_folder_that_is_not_given_is_no_input(tmp_path: Path):
     for folder, files in (("", []), (str(tmp_path / "rows"), [f"{tmp_path / 'rows'}/a.parquet"])):
         found = ingredients(stage, Params(training_dir=folder), tmp_path, {})
         assert list(found["inputs"]) == files
+
+
+def test_prose_is_no_ingredient_and_code_is(tmp_path: Path):
+    def digest(*cells):
+        nbformat.write(new_notebook(cells=list(cells)), tmp_path / "01_one.ipynb")
+        stage = Stage("01_one", tmp_path / "01_one.ipynb")
+        return ingredients(stage, Params(), tmp_path, {})["notebook"]
+
+    seed, shown = new_code_cell("seed: int = 1", metadata={"tags": ["parameters"]}), new_code_cell("seed")
+    first = digest(new_markdown_cell("# One"), seed, shown)
+    assert digest(new_markdown_cell("# Another"), seed, new_markdown_cell("Words."), shown) == first
+    assert len({first, digest(seed, new_code_cell("seed + 1")), digest(shown, seed)}) == 3
+    assert digest(new_code_cell("seed: int = 1"), shown) != first, "tags count"
 
 
 def test_every_numbered_notebook_is_in_the_table():
