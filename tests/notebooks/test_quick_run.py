@@ -132,6 +132,16 @@ def test_plain_papermill_takes_a_parameter_and_what_earlier_notebooks_left(run: 
     assert set(found.sizes) == {3}
 
 
+def test_locating_follows_the_value_where_the_rule_says_so(run: Path, tmp_path: Path):
+    shutil.copytree(run / "01_vanilla_model", tmp_path / "run" / "01_vanilla_model")
+    given = {"run_dir": str(tmp_path / "run"), "rule": "stieltjes", "check_dtypes": "false"}
+    options = [word for pair in given.items() for word in ("-p", *pair)]
+    done = mipnb("--params", "quick", "--only", "02", *options, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = Scores.load(tmp_path / "run" / "02_attribution" / "scores" / "forget_text.safetensors")
+    assert found.parameters["rule"] == "stieltjes"
+
+
 def test_a_notebook_killed_in_the_middle_goes_on_where_it_was(run: Path, tmp_path: Path):
     stopped = tmp_path / "run"
     shutil.copytree(run / "01_vanilla_model", stopped / "01_vanilla_model")
