@@ -36,10 +36,18 @@ def check_networks(ffns: Sequence[FFN]) -> None:
 
 def _check_precision(ffn: FFN) -> None:
     for name, linear in ((ffn.output_name, ffn.output), *zip(ffn.input_names, ffn.inputs, strict=True)):
-        kind = type(linear).__name__
-        if any(word in kind.lower() for word in _QUANTISED) or not linear.weight.is_floating_point():
+        kind, weight = (
+            type(linear).__name__,
+            getattr(linear, "weight", None),
+        )  # some pack theirs under other names
+        known = "no" if weight is None else f"{weight.dtype}"
+        if (
+            weight is None
+            or any(word in kind.lower() for word in _QUANTISED)
+            or not weight.is_floating_point()
+        ):
             raise ValueError(
-                f"{name} is a {kind} with {linear.weight.dtype} weights: a quantised network's neurons cannot be edited, and "
+                f"{name} is a {kind} with {known} weights: a quantised network's neurons cannot be edited, and "
                 f"its scores are those of the rounded weights; load the model in bfloat16 or float32"
             )
 

@@ -41,12 +41,22 @@ class Packed(nn.Linear):
         self.weight = nn.Parameter(torch.zeros(10, 1, dtype=torch.uint8), requires_grad=False)
 
 
-@pytest.mark.parametrize("linear", [lambda: Linear4bit(5, 4), Packed])
+class Renamed(nn.Module):
+    """A layer whose weights are packed under another name."""
+
+    def __init__(self):
+        super().__init__()
+        self.in_features, self.out_features = 5, 4
+        self.qweight = nn.Parameter(torch.zeros(5, 4, dtype=torch.int32), requires_grad=False)
+
+
+@pytest.mark.parametrize("linear", [lambda: Linear4bit(5, 4), Packed, Renamed])
 def test_quantised_networks_are_refused_by_name(linear):
     model = Chain()
     layer = as_ffn(linear(), name="model.layers.0.mlp.down_proj")
     with pytest.raises(
-        ValueError, match=r"model\.layers\.0.*is a (Linear4bit|Packed) .*load the model in bfloat16"
+        ValueError,
+        match=r"model\.layers\.0.*is a (Linear4bit|Packed|Renamed) with .*load the model in bfloat16",
     ):
         attribute(model, chain_batch(), "text", ffns=[*model.ffns, layer], fingerprint="")
     gate = as_ffn(nn.Linear(5, 4), (linear(),))
