@@ -36,16 +36,10 @@ def check_networks(ffns: Sequence[FFN]) -> None:
 
 def _check_precision(ffn: FFN) -> None:
     for name, linear in ((ffn.output_name, ffn.output), *zip(ffn.input_names, ffn.inputs, strict=True)):
-        kind, weight = (
-            type(linear).__name__,
-            getattr(linear, "weight", None),
-        )  # some pack theirs under other names
-        known = "no" if weight is None else f"{weight.dtype}"
-        if (
-            weight is None
-            or any(word in kind.lower() for word in _QUANTISED)
-            or not weight.is_floating_point()
-        ):
+        kind, weight = type(linear).__name__, getattr(linear, "weight", None)  # some pack it elsewhere
+        packed = weight is None or not weight.is_floating_point()
+        if packed or any(word in kind.lower() for word in _QUANTISED):
+            known = "no" if weight is None else weight.dtype
             raise ValueError(
                 f"{name} is a {kind} with {known} weights: a quantised network's neurons cannot be edited, and "
                 f"its scores are those of the rounded weights; load the model in bfloat16 or float32"

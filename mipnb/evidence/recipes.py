@@ -132,9 +132,8 @@ def scores_of(
     if PATCHED in ways:
         found[PATCHED] = locate(*at, *size, search="gradient", kind="igi", top_k=1, completeness=False)
     if PATCHED_FIRST in ways:
-        found[PATCHED_FIRST] = locate_by_position(*at, "igi", 1, "right", *size)[
-            "first"
-        ]  # 1 is the unscaled model's point
+        unscaled = locate_by_position(*at, "igi", 1, "right", *size)  # one step of this rule scales nothing
+        found[PATCHED_FIRST] = unscaled["first"]
     if BY_POSITION in ways or (RUN in ways and _summed_gates(params)):
         found |= locate_by_position(*at, **own, rule=rule, batch_size=params.batch_size, device=params.device)
         gates = found.pop(GATES)

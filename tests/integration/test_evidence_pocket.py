@@ -11,8 +11,8 @@ from mipnb.artefacts import project_root
 from mipnb.batches import encode, patch_owner
 from mipnb.benchmarks import forget_ids, load_people, load_training
 from mipnb.editing import prune
+from mipnb.evidence import edited, learned, measures, shares, trial
 from mipnb.evidence import in_rounds as in_rounds_module
-from mipnb.evidence import learned, measures, shares, trial
 from mipnb.evidence.asked import Asked, answer_marks, prepare
 from mipnb.evidence.cases import run_case, trial_cases
 from mipnb.evidence.choosing import choose, tried_marks, tried_table
@@ -33,7 +33,7 @@ from mipnb.evidence.recipes import (
     located_scores,
     scores_of,
     sizes_of,
-)  # fmt: skip
+)
 from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, path_trial
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
@@ -127,12 +127,7 @@ def test_a_case_goes_from_locating_to_verdicts(case):
 @pytest.mark.parametrize("recipe", [Recipe("ratio"), Recipe(positions=PATCHED, rounds=2)])
 def test_choices_have_equal_numbers_and_differ(case, recipe):
     ranked = all_rankings(case, "text", recipe)
-    assert [one.choice for one in ranked if one.choice != "random"] == [
-        "path",
-        *CONTROLS[1:4],
-        CONTROLS[0],
-        *CONTROLS[4:],
-    ]
+    assert {one.choice for one in ranked} == {"path", "random", *CONTROLS}
     cuts = {one.choice: one.top((8, 8, 8, 8)) for one in ranked}
     assert {tuple(map(len, cut)) for cut in cuts.values()} == {(8, 8, 8, 8)}
     assert len(set(cuts.values())) == len(cuts)
@@ -370,8 +365,8 @@ def test_edits_at_several_k(case):
     assert len({q.person_id for q in retain}) == 198
     assert near == []
     marks = edits_of(case, cuts(case, rankings, (1, 2)), (forget, retain[:20], near))
-    edited = marks[marks.measure == "edit"]
-    assert set(zip(edited.choice, edited.k, strict=True)) == {
+    after = marks[marks.measure == "edit"]
+    assert set(zip(after.choice, after.k, strict=True)) == {
         (c, k) for c in ("path", "random") for k in (1, 2)
     }
 
@@ -414,13 +409,16 @@ def test_each_vanilla_model_is_a_share(loaded, roles, params, monkeypatch):
 
 def test_as_many_forget_sets_are_edited_as_asked_for(loaded, params, monkeypatch):
     monkeypatch.setattr(shares, "case_marks", lambda case, *rest: pd.DataFrame({"unit": [case.unit]}))
-    monkeypatch.setattr(shares, "EDITED", (1,))
+    monkeypatch.setattr(shares, "EDITED", (1, 3))
+    together, whole = [], edited.ranking_of
+    monkeypatch.setattr(edited, "ranking_of", lambda *at, k: together.append(k) or whole(*at, k=k))
     roles, two = draw_roles(IDS, 42, 3, 2, 2, 1), params.model_copy(update={"trial_edit_sets": 2})
     trial = shares.Shares(two, roles, loaded, *trial_cases(loaded, ROOT, roles, two))
     marks = trial(("vanilla", {"text": Recipe(), "vision": Recipe("ratio")}))
     assert set(marks["text"].unit) == {"vanilla/0", "vanilla/1", "vanilla/2"}
     edits = marks["edits"]
     assert set(edits.unit) == {"vanilla/0", "vanilla/1"}
+    assert together == [3] * 4, "rounds choose together what the largest edit takes"
     forgotten = (
         edits[(edits["set"] == "forget") & (edits.choice == "path")].groupby("unit").person_id.agg(set)
     )

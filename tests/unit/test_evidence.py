@@ -104,19 +104,8 @@ def test_intervals_hold_the_value_and_shrink_with_people():
 
 
 COLUMNS = [
-    "unit",
-    "branch",
-    "measure",
-    "choice",
-    "draw",
-    "k",
-    "set",
-    "modality",
-    "person_id",
-    "recall",
-    "probability",
-    "n",
-]
+    "unit", "branch", "measure", "choice", "draw", "k", "set", "modality", "person_id", "recall", "probability", "n",
+]  # fmt: skip
 
 
 def necessity(units, people, fall):
