@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mipnb.explore.dial import scaled
     from mipnb.explore.neurons import NeuronReport, neuron_report
     from mipnb.generation import generate
+    from mipnb.in_rounds import locate_in_rounds
     from mipnb.learned_gates import learn_path
     from mipnb.locating import locate
     from mipnb.models import load_model, load_processor, save_model
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Edit", "EditConfig", "NeuronPath", "NeuronReport", "Question", "Scores", "edit", "encode", "generate", "learn_path",
-    "load_model", "load_processor", "locate", "neuron_report", "prune", "random_path", "save_model", "scaled", "select",
+    "load_model", "load_processor", "locate", "locate_in_rounds", "neuron_report", "prune", "random_path", "save_model",
+    "scaled", "select",
 ]  # fmt: skip
 #: public name -> the module that it is from
 _FROM = {
     "Edit": "edits", "EditConfig": "rmisu", "NeuronPath": "paths", "NeuronReport": "explore.neurons",
     "Question": "benchmarks", "Scores": "scores", "edit": "editing", "encode": "batches", "generate": "generation",
-    "learn_path": "learned_gates",
+    "learn_path": "learned_gates", "locate_in_rounds": "in_rounds",
     "load_model": "models", "load_processor": "models", "locate": "locating", "neuron_report": "explore.neurons",
     "prune": "editing", "random_path": "paths", "save_model": "models", "scaled": "explore.dial", "select": "paths",
 }  # fmt: skip

@@ -46,7 +46,7 @@ from mipnb.probe import Probe
 from mipnb.relevance import relevance_rules
 from mipnb.rules import ADAPTIVE, RULES, check_search, quadrature
 from mipnb.scores import Scores
-from mipnb.searches import Found, Plan, exact, greedy, one_pass, top_neurons
+from mipnb.searches import AT_ONE, Found, Plan, exact, greedy, one_pass, shortlist, tangent, top_neurons
 from mipnb.sharing import reached, shared
 
 KINDS = {"igi": 1, "ifi": 2}  # power of the gradients
@@ -55,10 +55,13 @@ SEARCHES = {
     "greedy": greedy,
     "exact": exact,
     "one_pass": one_pass,
+    "tangent": tangent,
+    "shortlist": shortlist,
     "gradient": one_pass,
     "relevance": one_pass,
 }
 UNSCALED = ("gradient", "relevance")  # that look at the unscaled model alone
+TANGENTS = ("tangent", "shortlist")  # that score a first layer by the unscaled model
 MAX_ROWS = 64  # of a pass, unless told
 
 
@@ -96,7 +99,8 @@ def attribute(
         kind: "igi" (Eq. 4) or "ifi" (Eq. 6); by default igi for text and ifi for vision.
         score: "joint" (as printed) or "complete" (each neuron's own integral).
         search: "greedy" (Algorithm 1 as practised), "exact" (every candidate on its own; small models only),
-            "one_pass"; or an estimator without integral, "gradient" or "relevance".
+            "one_pass"; "tangent" (to first order in the candidate: the path alone is scaled) or "shortlist" (then the best
+            of these, each on its own); or an estimator without integral, "gradient" or "relevance".
         n_steps: grid points m; "gradient" and "relevance" have none.
         rule: "right", "midpoint" or "gauss", see `rules.quadrature`; or "stieltjes", points by sample, see `stieltjes`.
         top_k: neurons that each layer adds to a sample's path.
@@ -129,7 +133,7 @@ def attribute(
     names = sample_names(names, len(batch["labels"]))
     fingerprint = models.fingerprint(model) if fingerprint is None else fingerprint
     packed = branch == "vision" and "image_grid_thw" in batch
-    at_one = plan.grid is not None and weight_at_one(plan.grid) > 0
+    at_one = search in TANGENTS or (plan.grid is not None and weight_at_one(plan.grid) > 0)
     probe = Probe(model, ffns, batch, target, packed, 1, plan.joint, at_one)
     values, full, total, zero = _computed(probe, plan, search, (max_rows, memory_gb), (branch, names))
     gap = None
@@ -158,7 +162,7 @@ def _plan(
     check_search(search, rule)
     grid = quadrature(rule, n_steps) if rule in RULES else None
     if search in UNSCALED:
-        grid = quadrature("right", 1)
+        grid = AT_ONE
     return Plan(grid, n_steps, KINDS[kind], score == "joint", top_k, gap)
 
 

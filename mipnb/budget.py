@@ -1,7 +1,8 @@
 """Memory: how much one sample of a pass takes beside the weights, and how many fit in a budget.
 
-What autograd keeps for the backward pass is counted, not guessed: one sample goes through the model with every gate open, and
-the storages that are saved are added up. It is the same on a processor and on an accelerator.
+What autograd keeps for the backward pass is counted: one sample goes through the model with every gate open, and the storages
+that are saved are added up. What lives in passing is an allowance (TRANSIENT), held against measured peaks by tests. It is the
+same on a processor and on an accelerator.
 """
 
 from __future__ import annotations

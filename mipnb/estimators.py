@@ -19,6 +19,9 @@ from mipnb.searches import top_neurons
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "greedy": {"search": "greedy"},
     "one_pass": {"search": "one_pass"},
+    "tangent": {"search": "tangent"},
+    "shortlist": {"search": "shortlist"},
+    "shortlist, gauss": {"search": "shortlist", "rule": "gauss"},
     "gradient": {"search": "gradient"},
     "relevance": {"search": "relevance"},
     "greedy, stieltjes": {"search": "greedy", "rule": "stieltjes"},

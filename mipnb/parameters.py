@@ -103,7 +103,7 @@ class Params(BaseModel):
     score: Literal["joint", "complete"] = Field(
         "complete", description="joint is Eq. 4 as printed, complete sums to F(w) - F(0)"
     )
-    search: Literal["greedy", "exact", "one_pass", "gradient", "relevance"] = Field(
+    search: Literal["greedy", "exact", "one_pass", "tangent", "shortlist", "gradient", "relevance"] = Field(
         "greedy", description="how the path is searched (Algorithm 1); gradient and relevance only estimate"
     )
     ranking: Literal["forget", "contrast", "ratio", "projected"] = Field(

@@ -42,9 +42,10 @@ def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:
 
 def check_search(search: str, rule: str) -> None:
     """ValueError for a rule that a search cannot go by."""
-    if rule in ADAPTIVE and search == "exact":
+    if rule in ADAPTIVE and search in ("exact", "tangent", "shortlist"):
         raise ValueError(
-            f"rule {rule!r} takes its points from one set a layer, `exact` has many: choose one of {RULES}"
+            f"rule {rule!r} takes its points from one set a layer that is scaled; `{search}` has many, or scales none: choose "
+            f"one of {RULES}"
         )
 
 

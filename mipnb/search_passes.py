@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from mipnb.attribution import MAX_ROWS, UNSCALED
+from mipnb.attribution import MAX_ROWS, TANGENTS, UNSCALED
 from mipnb.parts import part_size
 from mipnb.passes import Pass, Question, portions
 from mipnb.rules import ADAPTIVE, RULES, points_below_one
+from mipnb.searches import SHORTLIST
 from mipnb.stieltjes import SCAN
 
 
@@ -23,12 +24,13 @@ class Search:
     Attributes:
         branch: "text" or "vision".
         layers, neurons: of the branch.
-        search: "greedy", "one_pass", "exact", "gradient" or "relevance".
+        search: "greedy", "one_pass", "exact", "tangent", "shortlist", "gradient" or "relevance".
         n_steps: m.
         joint: Eq. 4 as printed, rather than each neuron's own integral.
         gap: whether the completeness gap is computed beside the scores.
         rule: see `rules.quadrature`; or "stieltjes".
         max_rows: the most rows of a pass.
+        top_k: neurons that a layer adds to a question's path.
     """
 
     branch: str
@@ -40,6 +42,7 @@ class Search:
     gap: bool = False
     rule: str = RULES[0]
     max_rows: int = MAX_ROWS
+    top_k: int = 5
 
     @property
     def adaptive(self) -> bool:
@@ -56,7 +59,7 @@ class Search:
     @property
     def at_one(self) -> bool:
         """Whether the unscaled model's gradients are wanted."""
-        return self.search in UNSCALED or (not self.adaptive and self.points < self.n_steps)
+        return self.search in (*UNSCALED, *TANGENTS) or (not self.adaptive and self.points < self.n_steps)
 
     @property
     def sets(self) -> int:
@@ -66,6 +69,15 @@ class Search:
     def gated(self, number: int) -> int:
         """Layers that are scaled with the so manieth set."""
         return self.layers if self.search == "one_pass" else number + 1
+
+    def sets_of(self, number: int, repeats: int) -> Iterator[tuple[int, int]]:
+        """Sets of neurons that the so manieth layer's scores scale, as (sets in a pass, how often)."""
+        if self.search == "exact":
+            yield from portions(self.neurons, repeats).items()
+        elif number or self.search not in TANGENTS:
+            yield 1, 1
+        if self.search == "shortlist":
+            yield from portions(min(SHORTLIST * self.top_k, self.neurons), repeats).items()
 
 
 def locating(search: Search, question: Question, n_questions: int, batch_size: int) -> list[Pass]:
@@ -105,7 +117,7 @@ def _layer_by_layer(search: Search, plain: Pass, repeats: int) -> Iterator[Pass]
     """Each layer from its own entries at every grid point, which are then led to the next layer."""
     for layer in range(search.layers):
         here = replace(plain, entry=layer, gated=1, kept=search.points if layer else 1)
-        yield from _differentiated(search, here, layer, repeats)
+        yield from _differentiated(search, here, layer, layer, repeats)
         for copies, times in portions(search.points, repeats).items() if layer < search.layers - 1 else ():
             yield _copied(replace(here, count=times, stop=True, kept=search.points), copies)
 
@@ -115,13 +127,12 @@ def _from_the_first_layer(search: Search, plain: Pass, repeats: int) -> Iterator
     for number in range(search.sets) if search.points else ():
         gated = search.gated(number)
         here = replace(plain, gated=gated, by_position=gated if search.joint else 0)
-        yield from _differentiated(search, here, 0, repeats)
+        yield from _differentiated(search, here, number, 0, repeats)
 
 
-def _differentiated(search: Search, here: Pass, layer: int, repeats: int) -> Iterator[Pass]:
-    """Passes with gradients from a layer on, at every grid point; of each candidate on its own for `exact`."""
-    sets = portions(search.neurons, repeats) if search.search == "exact" else {1: 1}
-    for candidates, times in sets.items():
+def _differentiated(search: Search, here: Pass, number: int, layer: int, repeats: int) -> Iterator[Pass]:
+    """Passes with gradients from a layer on that score the so manieth layer, of all its sets at every grid point."""
+    for candidates, times in search.sets_of(number, repeats):
         for copies, jobs in portions(candidates * search.points, repeats).items():
             yield _copied(_graph(search, replace(here, count=times * jobs), layer), copies)
 
@@ -134,7 +145,7 @@ def _by_sample(search: Search, plain: Pass, repeats: int) -> Iterator[Pass]:
             for copies, jobs in portions(points, repeats).items():
                 yield _copied(replace(here, count=jobs), copies)
         here = replace(here, by_position=here.gated if search.joint else 0)
-        yield from _differentiated(search, here, 0, repeats)
+        yield from _differentiated(search, here, number, 0, repeats)
 
 
 def _graph(search: Search, one: Pass, layer: int) -> Pass:

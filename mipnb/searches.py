@@ -1,4 +1,4 @@
-"""Three searches for one path per sample: greedy (Algorithm 1 as practised), exact (as written) and one_pass.
+"""Searches for one path per sample: greedy (Algorithm 1 as practised), exact (as written), one_pass, tangent and shortlist.
 
 In all of them the set of neurons that is scaled together by alpha, and with it every gradient, is what
 differs; the score is read off the integrals in the same way.
@@ -6,7 +6,7 @@ differs; the score is read off the integrals in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,14 @@ from torch import Tensor
 
 from mipnb.integrals import below_one, integrate
 from mipnb.probe import Probe
+from mipnb.rules import quadrature
 from mipnb.scaled_path import ScaledPath
 from mipnb.stieltjes import integrate_changes
+
+#: the one point that scales nothing
+AT_ONE = quadrature("right", 1)
+#: candidates of a layer that `shortlist` scores on their own, in multiples of top_k
+SHORTLIST = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,16 +118,53 @@ def exact(probe: Probe, plan: Plan) -> Found:
 
     The complete score of a candidate is its own integral A_i, taken while the path and it alone are scaled.
     """
+    return _upwards(probe, plan, _each_alone)
+
+
+def tangent(probe: Probe, plan: Plan) -> Found:
+    """What `exact` finds to first order in the candidate: only the path is scaled, and all candidates stay as they are.
+
+    One m-step pass a layer, of which the first needs one point: no path is below it.
+    """
+    return _upwards(probe, plan, _tangents)
+
+
+def shortlist(probe: Probe, plan: Plan) -> Found:
+    """`tangent`, whose SHORTLIST x top_k best candidates of a layer are then scored each on its own, as by `exact`."""
+    return _upwards(probe, plan, _shortlisted)
+
+
+def _upwards(probe: Probe, plan: Plan, scored: Callable[..., Tensor]) -> Found:
+    """Layer after layer: what `scored` gives of the path so far, (samples, n_neurons), adds its best to the path."""
     path: list[Tensor] = []
     found: list[Tensor] = []
     below = _path_below(probe, plan)
-    for layer in range(len(probe.ffns)):
-        chunks = torch.arange(probe.n_neurons, device=probe.ones(1).device).split(probe.repeats)
-        values = [_candidates(probe, plan, path, layer, chunk, below) for chunk in chunks]
-        found.append(torch.cat(values, dim=-1))
+    for _ in probe.ffns:
+        found.append(scored(probe, plan, path, below))
         path.append(_mask(found[-1], plan.top_k))
         below = _advance(below, path)
     return Found(torch.stack(found, dim=1))
+
+
+def _each_alone(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPath | None) -> Tensor:
+    everyone = torch.arange(probe.n_neurons, device=probe.ones(1).device).expand(probe.samples, -1)
+    return _alone(probe, plan, path, everyone, below)
+
+
+def _tangents(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPath | None) -> Tensor:
+    masks = [*path, 0 * probe.ones(probe.samples, probe.n_neurons)]
+    wanted = range(len(masks)) if plan.joint else [len(path)]
+    if path:
+        integrals = _one_set(probe, plan, masks, wanted, below)
+    else:  # nothing is scaled at any point
+        integrals = [part[0] for part in integrate(probe, {0: masks[0][None]}, AT_ONE, plan.power, wanted)]
+    return _joint(probe, path, integrals) if plan.joint else integrals[-1]
+
+
+def _shortlisted(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPath | None) -> Tensor:
+    values = _tangents(probe, plan, path, below)
+    best = top_neurons(values, min(SHORTLIST * plan.top_k, probe.n_neurons))
+    return values.scatter(1, best, _alone(probe, plan, path, best, below))
 
 
 def _path_below(probe: Probe, plan: Plan) -> ScaledPath | None:
@@ -137,22 +180,36 @@ def _advance(below: ScaledPath | None, path: Sequence[Tensor]) -> ScaledPath | N
     return below and below.advance(path[-1]) if len(path) < len(below.probe.ffns if below else path) else None
 
 
-def _candidates(
-    probe: Probe, plan: Plan, path: Sequence[Tensor], layer: int, neurons: Tensor, below: ScaledPath | None
+def _alone(
+    probe: Probe, plan: Plan, path: Sequence[Tensor], neurons: Tensor, below: ScaledPath | None
 ) -> Tensor:
-    """Scores of some candidates of a layer, each alone with the path: (samples, candidates)."""
-    alone = torch.zeros(len(neurons), probe.n_neurons, device=neurons.device).scatter_(
-        1, neurons[:, None], 1.0
-    )
-    masks = [mask.expand(len(neurons), -1, -1) for mask in path]
-    masks.append(alone[:, None].expand(-1, probe.samples, -1))  # (candidates, samples, n_neurons)
-    wanted = range(layer + 1) if plan.joint else [layer]
+    """Scores of some candidates of the layer after the path, each alone with the path, as many at a time as a pass holds.
+
+    Args:
+        probe, plan: as for the searches.
+        path: masks (samples, n_neurons) of the layers below.
+        neurons: the candidates of each sample, int64 (samples, candidates).
+        below: see `_path_below`.
+    """
+    parts = neurons.split(probe.repeats, dim=1)
+    return torch.cat([_candidates(probe, plan, path, part, below) for part in parts], dim=1)
+
+
+def _candidates(
+    probe: Probe, plan: Plan, path: Sequence[Tensor], neurons: Tensor, below: ScaledPath | None
+) -> Tensor:
+    """The same of candidates that fit in one pass."""
+    index = neurons.T[..., None]  # (candidates, samples, 1)
+    alone = torch.zeros(*index.shape[:2], probe.n_neurons, device=neurons.device).scatter_(2, index, 1.0)
+    masks = [*(mask.expand(len(index), -1, -1) for mask in path), alone]  # (candidates, samples, n_neurons)
+    wanted = range(len(masks)) if plan.joint else [len(path)]
     integrals = integrate(probe, _scaled(masks, below), plan.grid, plan.power, wanted, below)
-    own = torch.stack([integrals[-1][row, :, neuron] for row, neuron in enumerate(neurons)], dim=-1)
     if not plan.joint:
-        return own
-    rest = _path_sum(probe, path, integrals).T  # (positions, candidates)
-    return _product(probe, path, probe.activations[layer][:, neurons], own + rest)
+        return integrals[-1].gather(2, index)[..., 0].T
+    at = neurons[probe.owner]  # (positions, candidates)
+    own = integrals[-1].gather(2, at.T[..., None])[..., 0].T
+    rest = _path_sum(probe, path, integrals).T
+    return _product(probe, path, probe.activations[len(path)].gather(1, at), own + rest)
 
 
 def _one_set(

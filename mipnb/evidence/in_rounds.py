@@ -1,29 +1,15 @@
-"""Locating in rounds: scores are taken anew, again and again, with the neurons chosen so far silenced.
-
-Where neurons stand in for each other, or a sure answer hardly moves, the unscaled model's scores miss what a set of neurons
-does together. Algorithm 1 takes a question's path so far along when it scores the next layer; here it is the whole set's choice
-that is taken along, in all layers. Pruning knows this as iterative ranking of sensitivities (Verdenius et al. 2020; de Jorge
-et al. 2021).
-"""
+"""What a recipe makes of a case: its scores taken once, or in rounds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import torch
 from torch import Tensor
 
 from mipnb.evidence.cases import Case
 from mipnb.evidence.ranked import Ranked
 from mipnb.evidence.recipes import Located, Recipe, follow, located_scores, scores_of, size_of
-from mipnb.hooks import zeroed
+from mipnb.in_rounds import part_of_round, rank_in_rounds
 from mipnb.locating import of_modality
 from mipnb.paths import NeuronPath
-from mipnb.scores import Scores
-from mipnb.searches import top_neurons
-
-#: one in so many of a set's questions is looked at in a round, others in the next one
-PARTS = {"forget": 2, "retain": 4}
 
 
 def ranking_of(
@@ -53,53 +39,26 @@ def ranking_of(
 
 
 def in_rounds(case: Case, branch: str, recipe: Recipe, k: int) -> Tensor:
-    """Neurons in the order in which rounds choose them, then all others as the last round ranks them.
-
-    Every round adds an equal part of the k to every layer, the best by the recipe's scores of some of the questions.
+    """The ranking of a recipe with rounds: minus the place of each neuron, see `mipnb.in_rounds.rank_in_rounds`.
 
     Args:
         case: model and questions.
         branch: "text" or "vision".
         recipe: how scores are made and put together; its `rounds`.
         k: neurons per layer that all rounds choose together; at most all of a layer.
-
-    Returns:
-        Minus the place of each neuron, float32 (layers, n_neurons).
     """
     ffns, modality = case.ffns(branch), case.modalities(branch)[0]
-    chosen: list[list[int]] = [[] for _ in ffns]
     k = min(k, ffns[0].n_neurons)
-    for number in range(recipe.rounds):
-        with zeroed(ffns, chosen):
-            located = {modality: _scored(case, branch, modality, recipe, number)}
-        ranked = follow(recipe, located, k)
-        size = k * (number + 1) // recipe.rounds
-        chosen = [[*old, *_best(row, old)][:size] for row, old in zip(ranked.values, chosen, strict=True)]
-    return _places([[*old, *_best(row, old)] for row, old in zip(ranked.values, chosen, strict=True)])
+    asked = {"forget": of_modality(case.forget, modality), "retain": of_modality(case.retain, modality)}
 
+    def ranked(number: int) -> Tensor:
+        parts = {group: part_of_round(group, questions, number) for group, questions in asked.items()}
+        scores = {
+            group: scores_of(case, part, branch, modality, {recipe.way}) for group, part in parts.items()
+        }
+        return follow(recipe, {modality: scores}, k).values
 
-def _scored(
-    case: Case, branch: str, modality: str, recipe: Recipe, number: int
-) -> Mapping[str, Mapping[str, Scores]]:
-    """Set -> positions -> scores of this round's questions."""
-    found = {}
-    for group, questions in (("forget", case.forget), ("retain", case.retain)):
-        mine = of_modality(questions, modality)
-        parts = min(PARTS[group], len(mine))
-        found[group] = scores_of(case, mine[number % parts :: parts], branch, modality, {recipe.way})
-    return found
-
-
-def _best(values: Tensor, taken: Sequence[int]) -> list[int]:
-    """A layer's neurons that are not taken yet, best first."""
-    known = set(taken)
-    return [neuron for neuron in top_neurons(values, len(values)).tolist() if neuron not in known]
-
-
-def _places(orders: Sequence[Sequence[int]]) -> Tensor:
-    order = torch.tensor(orders)
-    places = torch.arange(order.shape[1], dtype=torch.float32).expand(order.shape)
-    return torch.zeros(order.shape).scatter(1, order, -places)
+    return rank_in_rounds(ffns, recipe.rounds, k, ranked)
 
 
 def chosen_path(case: Case, recipe: Recipe, like: NeuronPath) -> NeuronPath:

@@ -18,7 +18,7 @@ from mipnb.evidence.cases import run_case, trial_cases
 from mipnb.evidence.choosing import choose, tried_marks, tried_table
 from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.edited import cuts, edit_rankings, edit_trial, edits_of, training_sets
-from mipnb.evidence.in_rounds import PARTS, chosen_path, in_rounds
+from mipnb.evidence.in_rounds import chosen_path, in_rounds
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.people import draw_roles, training_questions, unused_questions
 from mipnb.evidence.positions import locate_by_position
@@ -38,6 +38,7 @@ from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, p
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
 from mipnb.hooks import gated
+from mipnb.in_rounds import part_of_round
 from mipnb.locating import locate, of_modality, question_names
 from mipnb.models import fingerprint, load_model, load_processor
 from mipnb.param_files import read_parameters
@@ -175,7 +176,7 @@ def test_a_round_looks_at_what_is_left_when_the_neurons_chosen_so_far_are_silent
             scored = {}
             for group, questions in (("forget", case.forget), ("retain", case.retain)):
                 mine = of_modality(questions, modality)
-                mine = mine[number % len(mine) :: min(PARTS[group], len(mine))]
+                mine = part_of_round(group, mine, number)
                 scored[group] = {PATCHED: gradients_by_hand(case, mine, branch, silent)}
             values = follow(recipe, {modality: scored}, 8).values.clone()
             for row, taken in zip(values, silent, strict=True):

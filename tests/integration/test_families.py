@@ -1,6 +1,7 @@
 """Every family end to end on a tiny random model: ask, locate, prune, edit, undo, evaluate, save, reload."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from mipnb.edits import Edit, same_bits
 from mipnb.evaluation import evaluate
 from mipnb.families import FAMILIES, image_tokens
 from mipnb.hooks import zeroed
+from mipnb.in_rounds import locate_in_rounds
 from mipnb.learned_gates import learn_path
 from mipnb.locating import locate, of_modality
 from mipnb.lora import LoraRecipe, tune_lora
@@ -175,12 +177,16 @@ def test_scores_do_not_depend_on_the_batch(model, processor, branch):
     torch.testing.assert_close(together.values / scale, alone.values / scale, atol=1e-4, rtol=1e-3)
 
 
+CHOSEN = [partial(learn_path, steps=30), partial(locate_in_rounds, rounds=4, aggregate="mean")]
+
+
+@pytest.mark.parametrize("make", CHOSEN, ids=["learned", "in rounds"])
 @pytest.mark.parametrize("branch", ["text", "vision"])
-def test_learned_gates_take_more_from_one_set_than_from_the_other(model, processor, branch):
+def test_a_path_that_is_set_against_others_takes_more_from_its_own_set(model, processor, branch, make):
     asked = of_modality(questions(), "text" if branch == "text" else "image_text")
     sets, networks = (asked[::2], asked[1::2]), ffns(model, branch)
     width = networks[0].n_neurons
-    path = learn_path(model, processor, *sets, branch, width // 4, steps=30)
+    path = make(model, processor, *sets, branch, width // 4)
     path.check(model)
     assert path.sizes == (width // 4,) * len(networks)
 
@@ -191,7 +197,7 @@ def test_learned_gates_take_more_from_one_set_than_from_the_other(model, process
         return float(retain - forget)
 
     assert apart(path) > max(apart(random_path(path, seed)) for seed in range(5))
-    assert apart(path) > apart(learn_path(model, processor, *sets[::-1], branch, width // 4, steps=30))
+    assert apart(path) > apart(make(model, processor, *sets[::-1], branch, width // 4))
 
 
 def test_prune_edit_undo_evaluate_save_reload(name, model, processor, tmp_path):

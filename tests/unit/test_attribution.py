@@ -48,7 +48,7 @@ def test_rules_integrate_what_they_should(rule, n_steps):
 
 
 @pytest.mark.parametrize(("rule", "n_steps"), [*itertools.product(RULES, [1, 4]), ("right", 50)])
-@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact", "tangent", "shortlist"])
 def test_linear_net_scores_are_weight_times_activation_whatever_the_grid(rule, n_steps, search):
     scores = toy_scores(
         HandMade(2, 1, linear_head), hand_batch(ACTIVATION), rule=rule, n_steps=n_steps, search=search
@@ -115,7 +115,7 @@ def test_igi_can_differentiate_the_log_likelihood():
 # ---- joint: product of sums
 
 
-@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact", "tangent", "shortlist"])
 @pytest.mark.parametrize("head", [linear_head, square_head])
 def test_joint_is_complete_for_a_single_neuron(search, head):
     def one(outs: list[Tensor]) -> Tensor:
@@ -139,7 +139,7 @@ def layered_head(outs: list[Tensor]) -> Tensor:
     return 0.4 + sum((out @ weight).sum(1) for out, weight in zip(outs, LAYER_WEIGHTS, strict=True))
 
 
-@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact", "tangent", "shortlist"])
 def test_joint_counts_all_neurons_of_the_path_token_by_token(search):
     values = toy_scores(
         HandMade(3, 2, layered_head), hand_batch(*LAYERS), score="joint", search=search, top_k=2

@@ -156,7 +156,17 @@ def test_pictures_in_another_order_give_the_scores_in_that_order(any_model):
 
 
 @pytest.mark.parametrize(("branch", "grids"), CASES)
-@pytest.mark.parametrize(("score", "search"), [*FORMS, ("joint", "exact"), ("complete", "exact")])
+@pytest.mark.parametrize(
+    ("score", "search"),
+    [
+        *FORMS,
+        ("joint", "exact"),
+        ("complete", "exact"),
+        ("joint", "shortlist"),
+        ("complete", "shortlist"),
+        ("complete", "tangent"),
+    ],
+)
 def test_scores_do_not_depend_on_chunks(model, branch, grids, score, search):
     batch = questions(grids, LENGTHS)
     choices = {"score": score, "search": search, "top_k": 2, "n_steps": 2, "ffns": ffns(model, branch)[:2]}
@@ -197,7 +207,7 @@ def test_log_likelihood_sums_over_answer_tokens(model):
 # ---- the model is left as found
 
 
-@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact", "tangent", "shortlist"])
 def test_the_model_is_left_as_found(search):
     model, batch = tiny_vl(), questions(TEXT_ONLY, LENGTHS)
     model.train()

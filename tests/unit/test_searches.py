@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from toys import ACTIVATION, SUMS, Chain, HandMade, chain_batch, hand_batch, product_head, toy_scores
 
+from mipnb import searches
 from mipnb.scores import concatenate
 
 # ---- searches
@@ -99,6 +100,54 @@ def test_greedy_differs_from_exact_where_they_do():
     assert torch.allclose(found[1], product, atol=1e-6)  # alone: all of it
 
 
+@pytest.mark.parametrize("rule", ["right", "gauss"])
+@pytest.mark.parametrize("score", ["joint", "complete"])
+@pytest.mark.parametrize("kind", ["igi", "ifi"])
+def test_a_shortlist_of_all_neurons_is_exact(kind, score, rule, monkeypatch):
+    model, batch = Chain(), chain_batch()
+    own = {"kind": kind, "score": score, "rule": rule, "n_steps": 3, "top_k": 1}
+    exact = toy_scores(model, batch, search="exact", **own).values
+    assert not torch.allclose(toy_scores(model, batch, search="tangent", **own).values, exact, rtol=1e-2)
+    monkeypatch.setattr(searches, "SHORTLIST", 5)
+    assert torch.allclose(
+        toy_scores(model, batch, search="shortlist", **own).values, exact, rtol=1e-4, atol=1e-7
+    )
+
+
+def test_a_shortlist_holds_the_best_tangents_and_leaves_the_others_theirs(monkeypatch):
+    model, batch = Chain(layers=1), chain_batch()
+    found = {
+        search: toy_scores(model, batch, search=search, top_k=1, n_steps=3).values[:, 0]
+        for search in ("exact", "tangent")
+    }
+    monkeypatch.setattr(searches, "SHORTLIST", 2)
+    mixed = toy_scores(model, batch, search="shortlist", top_k=1, n_steps=3).values[:, 0]
+    listed = found["tangent"] >= found["tangent"].topk(2).values[:, 1:]
+    assert torch.allclose(mixed, torch.where(listed, found["exact"], found["tangent"]), rtol=1e-4, atol=1e-7)
+
+
+def test_tangents_are_exact_where_a_candidate_acts_in_proportion():
+    model, batch = HandMade(2, 2, one_factor_a_layer), hand_batch(ACTIVATION, ACTIVATION[::-1])
+    for score in ("complete", "joint"):
+        found = [
+            toy_scores(model, batch, search=search, score=score).values for search in ("tangent", "exact")
+        ]
+        assert torch.allclose(found[0][:, 0], found[1][:, 0], atol=1e-6)
+    found = [toy_scores(model, batch, search=search).values for search in ("tangent", "exact")]
+    assert torch.allclose(*found, atol=1e-6)
+
+
+def test_tangents_in_the_first_layer_are_gradients_of_the_unscaled_model():
+    model, batch = Chain(), chain_batch()
+    tangent, gradient, greedy = (
+        toy_scores(model, batch, search=search, rule="gauss").values
+        for search in ("tangent", "gradient", "greedy")
+    )
+    assert torch.allclose(tangent[:, 0], gradient[:, 0], atol=1e-7)
+    assert not torch.allclose(tangent[:, 1], gradient[:, 1], rtol=1e-3)  # a path is scaled below
+    assert not torch.allclose(tangent[:, 0], greedy[:, 0], rtol=1e-3)
+
+
 def test_the_path_of_the_layers_below_is_each_samples_own():
     batch = hand_batch([[[0.6, 0.1]] * 2, [[0.1, 0.6]] * 2], [[[0.1, 0.2]] * 2] * 2)
     model = HandMade(2, 2, product_head)
@@ -125,7 +174,7 @@ def test_one_pass_needs_no_path_for_complete_scores():
 # ---- batching
 
 
-@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact", "tangent", "shortlist"])
 @pytest.mark.parametrize("score", ["joint", "complete"])
 def test_scores_do_not_depend_on_batch_or_chunks(search, score):
     model, batch = Chain(), chain_batch(samples=5)
@@ -137,7 +186,7 @@ def test_scores_do_not_depend_on_batch_or_chunks(search, score):
         assert torch.allclose(part.f_full, whole.f_full)
 
 
-@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact"])
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "exact", "tangent", "shortlist"])
 @pytest.mark.parametrize("max_rows", [1, 4, 7, 30])
 def test_no_pass_holds_more_than_max_rows(search, max_rows):
     model, batch, rows = Chain(), chain_batch(samples=5), []

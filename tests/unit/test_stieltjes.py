@@ -87,8 +87,9 @@ def test_a_value_that_never_changes_scores_zero():
 
 
 def test_exact_refuses_it():
-    with pytest.raises(ValueError, match="`exact` has many"):
-        toy_scores(Chain(), chain_batch(), search="exact", rule="stieltjes")
+    for search in ("exact", "tangent", "shortlist"):
+        with pytest.raises(ValueError, match=f"`{search}` has many"):
+            toy_scores(Chain(), chain_batch(), search=search, rule="stieltjes")
 
 
 def test_interpolation_is_linear_column_by_column():

@@ -1,0 +1,58 @@
+"""Locating in rounds, on a net where one neuron stands in for another, and on a tiny model."""
+
+import pytest
+import torch
+from planted import FORGET, NEURONS
+from tiny_qwen import tiny_batch  # noqa: F401
+from toys import HandMade, hand_batch, toy_scores
+
+from mipnb.in_rounds import part_of_round, rank_in_rounds
+
+OTHER = FORGET + 1
+
+
+def stand_in(outs):
+    """F = 0.05 + 0.9 max(a, 0.9 b): as long as a is there, b does nothing."""
+    return 0.05 + 0.9 * torch.maximum(outs[0][:, 0, FORGET], 0.9 * outs[0][:, 0, OTHER])
+
+
+@pytest.mark.parametrize(("rounds", "found"), [(1, False), (2, True), (4, True)])
+def test_a_neuron_that_stands_in_for_another_is_found_once_that_one_is_silent(rounds, found):
+    net, activation = HandMade(NEURONS, 1, stand_in), torch.zeros(4, 2, NEURONS)
+    activation[:, :, [FORGET, OTHER]] = 1
+    batch = hand_batch(activation.tolist())
+
+    def ranked(number):
+        return toy_scores(net, batch, search="gradient").values.mean(0)
+
+    values = rank_in_rounds(net.ffns, rounds, 2, ranked)[0]
+    assert values.argmax() == FORGET
+    assert (OTHER in values.topk(2).indices.tolist()) == found or OTHER == 0
+
+
+def test_rounds_take_equal_parts_and_the_last_one_ranks_the_rest():
+    net = HandMade(6, 2, lambda outs: outs[0].sum((1, 2)))
+    seen = []
+
+    def ranked(number):
+        seen.append(number)
+        return torch.tensor([[1.0, 2, 3, 4, 5, 6], [6.0, 5, 4, 3, 2, 1]]) * (-1) ** number
+
+    values = rank_in_rounds(net.ffns, 2, 4, ranked)
+    assert seen == [0, 1]
+    # two best of round 0, then two best of round 1, which turns the order round, then its others
+    assert [row.argsort(descending=True).tolist() for row in values] == [
+        [5, 4, 0, 1, 2, 3],
+        [0, 1, 5, 4, 3, 2],
+    ]
+    with pytest.raises(ValueError, match=r"top_k is 7, a layer has 6 neurons"):
+        rank_in_rounds(net.ffns, 2, 7, ranked)
+    with pytest.raises(ValueError, match="rounds is 0"):
+        rank_in_rounds(net.ffns, 0, 2, ranked)
+
+
+def test_every_round_looks_at_other_questions_until_all_were_looked_at():
+    asked = list("abcdef")
+    assert ["".join(part_of_round("forget", asked, n)) for n in range(3)] == ["ace", "bdf", "ace"]
+    assert ["".join(part_of_round("retain", asked, n)) for n in range(5)] == ["ae", "bf", "c", "d", "ae"]
+    assert ["".join(part_of_round("retain", asked[:2], n)) for n in range(3)] == ["a", "b", "a"]
