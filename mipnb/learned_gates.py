@@ -118,7 +118,7 @@ def _learned(
 
     def loss(step: int) -> Tensor:
         gates = 1 - _silenced(weights, sizes)
-        (left, down), (kept, up) = (_answered(model, ffns, branch, part, gates) for part in next(pairs))
+        (left, down), (kept, up) = (answered_under(model, ffns, branch, part, gates) for part in next(pairs))
         moved = (gates * (down - up)).sum()  # has the loss's gradient; its value is put right below
         return moved - moved.detach() + left - kept
 
@@ -135,10 +135,20 @@ def _silenced(weights: Tensor, sizes: Sequence[int]) -> Tensor:
     return hard + smooth - smooth.detach()
 
 
-def _answered(
+def answered_under(
     model: nn.Module, ffns: Sequence[models.FFN], branch: str, batches: Iterable[Batch], gates: Tensor
 ) -> tuple[float, Tensor]:
-    """Mean F of batches, all samples under the same gates (layers, n_neurons), and its gradient in the gates."""
+    """Mean F of batches, all samples under the same gates, and its gradient in the gates.
+
+    Args:
+        model: in eval mode, its weights without gradients (`hooks.undisturbed`).
+        ffns, branch: the networks, and the branch whose they are.
+        batches: encoded with answers.
+        gates: of every sample, float32 (layers, n_neurons).
+
+    Returns:
+        F = exp(mean log-probability of the answer) and, like the gates, dF/dgate.
+    """
     leaf, total, count = gates.detach().requires_grad_(), 0.0, 0
     for batch in batches:
         packed = branch == "vision" and "image_grid_thw" in batch

@@ -106,7 +106,7 @@ class Params(BaseModel):
     search: Literal["greedy", "exact", "one_pass", "tangent", "shortlist", "gradient", "relevance"] = Field(
         "greedy", description="how the path is searched (Algorithm 1); gradient and relevance only estimate"
     )
-    ranking: Literal["forget", "contrast", "ratio", "projected"] = Field(
+    ranking: Literal["forget", "difference", "contrast", "ratio", "projected"] = Field(
         "contrast", description="rank neurons by forget score, or set against the retain score"
     )
     aggregate: Literal["mean", "union", "vote", "people_vote", "people_turns"] = Field(

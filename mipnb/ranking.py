@@ -1,9 +1,10 @@
 """From scores of single samples to one value a neuron: set against what the retain set uses, then put together.
 
 Rankings adjust a sample's scores f, with r the retain mean, and N_f, N_r the L1 norms of the forget and the retain mean,
-layer by layer, so that both are shares of their layer and of one scale:
+layer by layer, which make both shares of their layer and of one scale:
 
 - "forget": f;
+- "difference": f - r, what both sets' values lose, one less the other's;
 - "contrast": f / N_f - r / N_r;
 - "ratio": (f / N_f) / (|r| / N_r + 1 / n_neurons), the average share keeping neurons that the retain set does not use
   from an infinite ratio;
@@ -26,7 +27,7 @@ from torch import Tensor
 from mipnb.scores import Scores
 from mipnb.searches import top_neurons
 
-RANKINGS = ("forget", "contrast", "ratio", "projected")
+RANKINGS = ("forget", "difference", "contrast", "ratio", "projected")
 AGGREGATES = ("mean", "union", "vote", "people_vote", "people_turns")
 #: retain directions that "projected" takes out: as many as hold this share of the retain scores' squares
 DIRECTIONS_HOLD = 0.9
@@ -41,6 +42,8 @@ def adjusted(forget: Scores, retain: Scores | None, ranking: str) -> Tensor:
     if ranking == "forget":
         return forget.values
     _check(forget, retain, ranking)
+    if ranking == "difference":
+        return forget.values - retain.values.mean(0)
     share = forget.values / _norm(forget.values)
     if ranking == "projected":
         return torch.stack([_projected(share[:, i], retain.values[:, i]) for i in range(share.shape[1])], 1)

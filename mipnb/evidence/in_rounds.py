@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from mipnb.evidence.cases import Case
 from mipnb.evidence.ranked import Ranked
 from mipnb.evidence.recipes import Located, Recipe, follow, located_scores, scores_of, size_of
-from mipnb.in_rounds import part_of_round, rank_in_rounds
+from mipnb.in_rounds import given_back, part_of_round, rank_in_rounds
 from mipnb.locating import of_modality
 from mipnb.paths import NeuronPath
 
@@ -58,7 +60,12 @@ def in_rounds(case: Case, branch: str, recipe: Recipe, k: int) -> Tensor:
         }
         return follow(recipe, {modality: scores}, k).values
 
-    return rank_in_rounds(ffns, recipe.rounds, k, ranked)
+    def too_dear(number: int, chosen: Sequence[Sequence[int]]) -> Tensor:
+        part = part_of_round("retain", asked["retain"], number)
+        size = (case.params.batch_size, case.params.device)
+        return given_back(case.model, case.processor, part, branch, chosen, *size) > recipe.tolerance
+
+    return rank_in_rounds(ffns, recipe.rounds, k, ranked, too_dear if recipe.tolerance is not None else None)
 
 
 def chosen_path(case: Case, recipe: Recipe, like: NeuronPath) -> NeuronPath:

@@ -46,6 +46,7 @@ class Recipe:
         picture_share: language branch: share of the neurons, 0 to 1, that come from questions with a picture.
         weighted: whether layers get neurons by their causal effect, measured on the located questions.
         rounds: how often scores are taken, each time with the neurons chosen so far silenced, see `in_rounds`.
+        tolerance: in rounds, what a silenced neuron may give back to the retain set, see `mipnb.in_rounds`; None: anything.
     """
 
     ranking: str = "contrast"
@@ -54,8 +55,13 @@ class Recipe:
     picture_share: float = 0.0
     weighted: bool = False
     rounds: int = 1
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
+        if self.tolerance is not None and self.rounds == 1:
+            raise ValueError(
+                "a tolerance is about neurons that rounds silence: leave it at None, or take rounds"
+            )
         if self.rounds > 1 and self.picture_share:
             raise ValueError(
                 "rounds look at questions of one modality: leave picture_share at 0, or rounds at 1"
@@ -67,6 +73,7 @@ class Recipe:
         parts = [self.ranking, self.aggregate, self.positions]
         parts += [f"pictures {self.picture_share:g}"] * (self.picture_share > 0)
         parts += ["by effect"] * self.weighted + [f"{self.rounds} rounds"] * (self.rounds > 1)
+        parts += [f"gives back {self.tolerance:g}"] * (self.tolerance is not None)
         return ", ".join(parts)
 
     @property

@@ -1,5 +1,7 @@
 """The trial from people to verdicts, with few questions about few people of the pocket benchmark."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,7 +40,7 @@ from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, p
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
 from mipnb.hooks import gated
-from mipnb.in_rounds import part_of_round
+from mipnb.in_rounds import given_back, part_of_round
 from mipnb.locating import locate, of_modality, question_names
 from mipnb.models import fingerprint, load_model, load_processor
 from mipnb.param_files import read_parameters
@@ -177,7 +179,10 @@ def test_a_round_looks_at_what_is_left_when_the_neurons_chosen_so_far_are_silent
             for group, questions in (("forget", case.forget), ("retain", case.retain)):
                 mine = of_modality(questions, modality)
                 mine = part_of_round(group, mine, number)
-                scored[group] = {PATCHED: gradients_by_hand(case, mine, branch, silent)}
+                gradients = gradients_by_hand(case, mine, branch, silent)
+                for layer, taken in enumerate(silent):
+                    gradients.values[:, layer, taken] = 0
+                scored[group] = {PATCHED: gradients}
             values = follow(recipe, {modality: scored}, 8).values.clone()
             for row, taken in zip(values, silent, strict=True):
                 row[taken] = -torch.inf
@@ -188,6 +193,23 @@ def test_a_round_looks_at_what_is_left_when_the_neurons_chosen_so_far_are_silent
         assert all(sorted(row.tolist()) == list(range(-511, 1)) for row in places)
         at_once = follow(recipe, located_scores(case, branch), 8).top((8,) * len(ffns))
         assert at_once != Ranked("", places).top((8,) * len(ffns))
+
+
+@pytest.mark.parametrize(("branch", "modality"), [("text", "text"), ("vision", "image_text")])
+def test_a_silent_neuron_is_let_go_that_would_give_the_retain_set_too_much_back(case, branch, modality):
+    asked = of_modality(case.retain, modality)
+    once = Recipe("difference", positions=PATCHED, rounds=2)
+    silent = [row.argsort(descending=True)[:4].tolist() for row in in_rounds(case, branch, once, 8)]
+    part = part_of_round("retain", asked, 1)
+    expected = gradients_by_hand(case, part, branch, silent).values.mean(0)
+    found = given_back(case.model, case.processor, part, branch, silent, batch_size=2)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-3)
+    back = torch.stack([row[taken] for row, taken in zip(expected, silent, strict=True)])
+    dearest, second = back.flatten().topk(2).values.tolist()
+    layer, place = divmod(int(back.argmax()), 4)
+    checked = in_rounds(case, branch, replace(once, tolerance=(dearest + second) / 2), 8)
+    assert dearest > 0
+    assert silent[layer][place] not in checked[layer].topk(8).indices
 
 
 def test_controls_follow_the_paths_recipe_on_questions_of_their_own(case, monkeypatch):
@@ -238,6 +260,12 @@ def test_first_token_scores_are_the_unscaled_models_at_the_first_position(case):
         assert not torch.allclose(found[PATCHED_FIRST].values, whole)
 
 
+def test_a_tolerance_wants_rounds():
+    with pytest.raises(ValueError, match="take rounds"):
+        Recipe(tolerance=0.01)
+    assert Recipe(rounds=2, tolerance=0.01).name == "contrast, mean, run, 2 rounds, gives back 0.01"
+
+
 def test_rounds_and_a_share_of_pictures_do_not_go_together():
     with pytest.raises(ValueError, match="picture_share"):
         Recipe(picture_share=0.5, rounds=2)
@@ -266,7 +294,7 @@ def gradients_by_hand(case, questions, branch, silent) -> Scores:
         with torch.enable_grad(), gated(ffns, gates, owner):
             value = answer_value(case.model, batch, "probability").sum()
         found = torch.autograd.grad(value, gates)
-        rows.append(torch.stack([g * (gate > 0) for g, gate in zip(found, gates, strict=True)], 1))
+        rows.append(torch.stack(found, 1))
     names = tuple(question_names(questions))
     return Scores(branch, torch.cat(rows).detach(), names, fingerprint(case.model), {})
 

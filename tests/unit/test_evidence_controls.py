@@ -68,6 +68,11 @@ def test_everybody_gets_somebody_elses_answer():
         permuted_answers(questions[:4], 1)
 
 
+def test_difference_is_less_the_retain_mean_on_the_scale_of_both():
+    found = adjusted(scores([[3.0, 1.0, 0.0]]), scores([[2.0, 0, 0], [-1.0, 4, 0]]), "difference")
+    assert found[0, 0].tolist() == [2.5, -1.0, 0.0]
+
+
 def test_projection_leaves_no_retain_direction():
     retain = scores([[2.0, 0, 0], [-1.0, 0, 0]])
     left = adjusted(scores([[3.0, 1.0, 0.0]]), retain, "projected")[0, 0]

@@ -51,6 +51,35 @@ def test_rounds_take_equal_parts_and_the_last_one_ranks_the_rest():
         rank_in_rounds(net.ffns, 0, 2, ranked)
 
 
+def test_a_neuron_that_gives_too_much_back_is_let_go_for_good_and_another_takes_its_place():
+    net = HandMade(6, 1, lambda outs: outs[0].sum((1, 2)))
+    scored, looked = [], []
+    bad = {1: 1, 2: 3, 3: None}
+
+    def ranked(number):
+        scored.append(number)
+        return torch.tensor([[6.0, 5, 4, 3, 2, 1]])
+
+    def too_dear(number, chosen):
+        looked.append((number, [list(row) for row in chosen]))
+        return torch.tensor([[neuron == bad[number] for neuron in range(6)]])
+
+    values = rank_in_rounds(net.ffns, 2, 4, ranked, too_dear)
+    assert looked == [(1, [[0, 1]]), (2, [[0, 2, 3, 4]]), (3, [[0, 2, 4, 5]])]
+    assert scored == [0, 1, 2]  # a round more, for the neuron let go after the last; none for a full choice
+    assert values[0].argsort(descending=True).tolist() == [0, 2, 4, 5, 1, 3]
+
+
+def test_neurons_let_go_come_last_even_if_they_must_fill_the_choice():
+    net = HandMade(4, 1, lambda outs: outs[0].sum((1, 2)))
+
+    def too_dear(number, chosen):
+        return torch.ones(1, 4, dtype=torch.bool)
+
+    values = rank_in_rounds(net.ffns, 2, 2, lambda number: torch.tensor([[4.0, 3, 2, 1]]), too_dear)
+    assert sorted((-values[0]).tolist()) == [0, 1, 2, 3], "a place each"
+
+
 def test_every_round_looks_at_other_questions_until_all_were_looked_at():
     asked = list("abcdef")
     assert ["".join(part_of_round("forget", asked, n)) for n in range(3)] == ["ace", "bdf", "ace"]

@@ -9,7 +9,7 @@ from toys import HandMade, hand_batch, tiny_vl, toy_scores
 
 from mipnb import learned_gates
 from mipnb.batches import pick
-from mipnb.learned_gates import _answered, _learned, _silenced, learn_path
+from mipnb.learned_gates import _learned, _silenced, answered_under, learn_path
 
 OTHER = FORGET + 1
 
@@ -57,9 +57,9 @@ def test_batches_do_not_matter_to_the_mean_and_its_gradient():
     net, batch = planted_net(), planted_asked(5).batches[0]
     net.requires_grad_(False)
     gates = torch.linspace(0.1, 0.9, NEURONS)[None]
-    whole = _answered(net, net.ffns, "text", [batch], gates)
+    whole = answered_under(net, net.ffns, "text", [batch], gates)
     parts = [pick(batch, torch.tensor(rows)) for rows in ([0, 1, 2], [3, 4])]
-    parts = _answered(net, net.ffns, "text", parts, gates)
+    parts = answered_under(net, net.ffns, "text", parts, gates)
     assert parts[0] == pytest.approx(whole[0], rel=1e-6)
     assert whole[0] == pytest.approx(0.05 + 0.9 * gates[0, FORGET].item(), rel=1e-5)
     assert torch.allclose(parts[1], whole[1], rtol=1e-5)
