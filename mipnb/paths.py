@@ -103,7 +103,8 @@ def select(
         retain_scores: scores of retain questions, for all rankings but "forget".
         top_k: neurons per layer (per sample for "union").
         ranking: how a sample's scores are set against what people to keep use (`mipnb.ranking`): "forget" (not at all),
-            "contrast" (less the share that those use), "ratio" (divided by it) or "projected" (less what moves those).
+            "difference" (less their mean score), "contrast" (less the share that those use), "ratio" (divided by it) or
+            "projected" (less what moves those).
         aggregate: how samples make one path: "mean", "vote" or "people_vote" (how many samples, or people, have a neuron
             among their best), "people_turns" (everybody's best, then everybody's second), or "union" (all samples' own
             top_k, so that a layer may get more than top_k). Ties go by the mean.
