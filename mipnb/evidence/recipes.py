@@ -73,7 +73,7 @@ class Recipe:
         parts = [self.ranking, self.aggregate, self.positions]
         parts += [f"pictures {self.picture_share:g}"] * (self.picture_share > 0)
         parts += ["by effect"] * self.weighted + [f"{self.rounds} rounds"] * (self.rounds > 1)
-        parts += [f"gives back {self.tolerance:g}"] * (self.tolerance is not None)
+        parts += [f"gives back {self.tolerance}"] * (self.tolerance is not None)
         return ", ".join(parts)
 
     @property

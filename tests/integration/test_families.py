@@ -177,7 +177,7 @@ def test_scores_do_not_depend_on_the_batch(model, processor, branch):
     torch.testing.assert_close(together.values / scale, alone.values / scale, atol=1e-4, rtol=1e-3)
 
 
-CHOSEN = [partial(learn_path, steps=30), partial(locate_in_rounds, rounds=4, aggregate="mean")]
+CHOSEN = [partial(learn_path, steps=30), partial(locate_in_rounds, rounds=4, ranking="contrast")]
 
 
 @pytest.mark.parametrize("make", CHOSEN, ids=["learned", "in rounds"])
