@@ -31,7 +31,11 @@ def cost_ratios(table: pd.DataFrame, ax: Axes) -> Axes:
     labels = [f"{name} / {drawn[drawn.call == name].against.iloc[0]}" for name in names]
     ax.set_yticks(range(len(names)), labels)
     ax.set(xscale="log", xlabel="ratio of times", ylim=(len(names) - 0.5, -0.5))
-    ticks = [tick for tick in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]]
+    ticks = [
+        tick
+        for tick in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+        if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]
+    ]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     ax.legend(loc="lower left")  # the stieltjes rules and finer grids, below, are dear

@@ -31,7 +31,9 @@ def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
     patched += [Recipe(ranking, "people_turns", PATCHED) for ranking in ("contrast", "projected")]
     patched += [Recipe("contrast", aggregate, PATCHED, rounds=8) for aggregate in ("mean", "people_turns")]
     patched += [Recipe("difference", positions=PATCHED, rounds=8)]
-    patched += [Recipe(ranking, positions=PATCHED, rounds=8, tolerance=0.01) for ranking in RANKINGS[1:3]]
+    patched += [
+        Recipe(ranking, positions=PATCHED, rounds=8, tolerance=0.01) for ranking in ("difference", "contrast")
+    ]
     patched += [Recipe("contrast", "people_turns", PATCHED, rounds=4)]
     if branch == "vision":
         return [*rankings, *people, *layers, *patched]

@@ -31,7 +31,7 @@ def random_rankings(like: Tensor, n_draws: int, seed: int) -> list[Ranked]:
 
 
 def lowest(path: Ranked) -> Ranked:
-    """The path's ranking the other way round."""
+    """The neurons that a recipe's scores rank last, come first."""
     return Ranked("lowest", -path.values)
 
 

@@ -45,8 +45,8 @@ class Recipe:
             of these the first position's; else one of `positions.POSITIONS`.
         picture_share: language branch: share of the neurons, 0 to 1, that come from questions with a picture.
         weighted: whether layers get neurons by their causal effect, measured on the located questions.
-        rounds: how often scores are taken, each time with the neurons chosen so far silenced, see `in_rounds`.
-        tolerance: in rounds, what a silenced neuron may give back to the retain set, see `mipnb.in_rounds`; None: anything.
+        rounds: how often scores are taken, each time with the neurons chosen so far silenced, see `mipnb.in_rounds`.
+        tolerance: in rounds, what a silenced neuron may give back to the retain set's F, else it is let go; None: anything.
     """
 
     ranking: str = "contrast"
@@ -73,7 +73,7 @@ class Recipe:
         parts = [self.ranking, self.aggregate, self.positions]
         parts += [f"pictures {self.picture_share:g}"] * (self.picture_share > 0)
         parts += ["by effect"] * self.weighted + [f"{self.rounds} rounds"] * (self.rounds > 1)
-        parts += [f"gives back {self.tolerance}"] * (self.tolerance is not None)
+        parts += [f"tolerance {self.tolerance}"] * (self.tolerance is not None)
         return ", ".join(parts)
 
     @property

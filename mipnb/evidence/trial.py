@@ -37,14 +37,21 @@ def all_rankings(case: Case, branch: str, recipe: Recipe) -> list[Ranked]:
         recipe: of the path; first_token, permuted_answers and other_people follow it, too.
     """
     path = ranking_of(case, branch, recipe)
-    return [path, *controls(case, branch, path), *_of_scores(case, branch, recipe)]
+    others = [*controls(case, branch, path), *_of_scores(case, branch, recipe)]
+    scored = path if recipe.tolerance is None else _of_all(case, branch, recipe)
+    return [path, lowest(scored), *others]
+
+
+def _of_all(case: Case, branch: str, recipe: Recipe) -> Ranked:
+    """The recipe without a tolerance: neurons that it lets go come last for another reason than low scores."""
+    return ranking_of(case, branch, replace(recipe, tolerance=None), choice="all")
 
 
 def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:
-    """The controls that need no scores but the path's own ranking: lowest, activation, manu, random draws."""
+    """The controls that need no scores: activation, manu, random draws, of as many neurons as the path ranks."""
     forget, retain = (case.sums(branch, group) for group in ("forget", "retain"))
     drawn = random_rankings(path.values, case.params.trial_draws, case.params.seed)
-    return [lowest(path), largest_activation(list(forget.values())), manu(forget, retain), *drawn]
+    return [largest_activation(list(forget.values())), manu(forget, retain), *drawn]
 
 
 def _of_scores(case: Case, branch: str, recipe: Recipe) -> list[Ranked]:
@@ -139,7 +146,7 @@ def path_trial(case: Case, path: NeuronPath) -> pd.DataFrame:
     """
     path.check(case.model)
     subject = given(path)
-    others = [one for one in controls(case, path.branch, subject) if one.choice != "lowest"]
+    others = controls(case, path.branch, subject)
     marks = branch_marks(
         case.model, asked_of(case, path.branch), case.ffns(path.branch), path.branch, [subject, *others],
         {max(path.sizes): path.sizes}, case.means(path.branch), case.unit,

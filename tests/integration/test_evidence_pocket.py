@@ -34,6 +34,7 @@ from mipnb.evidence.recipes import (
     kind_of,
     located_scores,
     scores_of,
+    size_of,
     sizes_of,
 )
 from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, path_trial
@@ -195,6 +196,14 @@ def test_a_round_looks_at_what_is_left_when_the_neurons_chosen_so_far_are_silent
         assert at_once != Ranked("", places).top((8,) * len(ffns))
 
 
+def test_neurons_let_go_are_not_taken_for_the_lowest_scored(case):
+    recipe = Recipe("difference", positions=PATCHED, rounds=2, tolerance=-1.0)  # everything is let go
+    ranked = {one.choice: one for one in all_rankings(case, "text", recipe)}
+    plain = in_rounds(case, "text", replace(recipe, tolerance=None), size_of(case, "text"))
+    assert torch.equal(ranked["lowest"].values, -plain)
+    assert not torch.equal(ranked["path"].values, plain)
+
+
 @pytest.mark.parametrize(("branch", "modality"), [("text", "text"), ("vision", "image_text")])
 def test_a_silent_neuron_is_let_go_that_would_give_the_retain_set_too_much_back(case, branch, modality):
     asked = of_modality(case.retain, modality)
@@ -263,7 +272,7 @@ def test_first_token_scores_are_the_unscaled_models_at_the_first_position(case):
 def test_a_tolerance_wants_rounds():
     with pytest.raises(ValueError, match="take rounds"):
         Recipe(tolerance=0.01)
-    assert Recipe(rounds=2, tolerance=0.01).name == "contrast, mean, run, 2 rounds, gives back 0.01"
+    assert Recipe(rounds=2, tolerance=0.01).name == "contrast, mean, run, 2 rounds, tolerance 0.01"
 
 
 def test_rounds_and_a_share_of_pictures_do_not_go_together():

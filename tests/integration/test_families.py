@@ -15,7 +15,7 @@ from mipnb.edits import Edit, same_bits
 from mipnb.evaluation import evaluate
 from mipnb.families import FAMILIES, image_tokens
 from mipnb.hooks import zeroed
-from mipnb.in_rounds import locate_in_rounds
+from mipnb.in_rounds import given_back, locate_in_rounds
 from mipnb.learned_gates import learn_path
 from mipnb.locating import locate, of_modality
 from mipnb.lora import LoraRecipe, tune_lora
@@ -198,6 +198,27 @@ def test_a_path_that_is_set_against_others_takes_more_from_its_own_set(model, pr
 
     assert apart(path) > max(apart(random_path(path, seed)) for seed in range(5))
     assert apart(path) > apart(make(model, processor, *sets[::-1], branch, width // 4))
+
+
+@pytest.mark.parametrize("branch", ["text", "vision"])
+def test_rounds_let_go_what_would_give_much_back(model, processor, branch):
+    asked = of_modality(questions(8, 8), "text" if branch == "text" else "image_text")
+    sets, width = (asked[::2], asked[1::2]), ffns(model, branch)[0].n_neurons
+    made = partial(locate_in_rounds, model, processor, *sets, branch, width // 4)
+    free = made(tolerance=None)
+
+    def back(path):
+        found = given_back(model, processor, sets[1], branch, path.layers)
+        return torch.cat([row[list(taken)] for row, taken in zip(found, path.layers, strict=True)])
+
+    tolerance = back(free).quantile(0.75).item()
+    with torch.inference_mode():
+        strict = made(tolerance=tolerance, memory_gb=1.0, max_rows=3)
+    assert strict.sizes == free.sizes
+    assert (back(strict) > tolerance).sum() < (back(free) > tolerance).sum()
+    assert not {"memory_gb", "max_rows"} & set(strict.parameters)
+    with pytest.raises(ValueError, match="memory"):
+        given_back(model, processor, sets[1], branch, free.layers, memory_gb=1e-6)
 
 
 def test_prune_edit_undo_evaluate_save_reload(name, model, processor, tmp_path):

@@ -6,7 +6,8 @@ from planted import FORGET, NEURONS
 from tiny_qwen import tiny_batch  # noqa: F401
 from toys import HandMade, hand_batch, toy_scores
 
-from mipnb.in_rounds import part_of_round, rank_in_rounds
+from mipnb.benchmarks import Question
+from mipnb.in_rounds import locate_in_rounds, part_of_round, rank_in_rounds
 
 OTHER = FORGET + 1
 
@@ -74,10 +75,34 @@ def test_neurons_let_go_come_last_even_if_they_must_fill_the_choice():
     net = HandMade(4, 1, lambda outs: outs[0].sum((1, 2)))
 
     def too_dear(number, chosen):
-        return torch.ones(1, 4, dtype=torch.bool)
+        return torch.tensor([[True, True, False, False]])
 
-    values = rank_in_rounds(net.ffns, 2, 2, lambda number: torch.tensor([[4.0, 3, 2, 1]]), too_dear)
-    assert sorted((-values[0]).tolist()) == [0, 1, 2, 3], "a place each"
+    values = rank_in_rounds(net.ffns, 2, 3, lambda number: torch.tensor([[4.0, 3, 2, 1]]), too_dear)
+    assert values[0].argsort(descending=True).tolist() == [2, 3, 0, 1]
+
+
+def test_rounds_are_no_more_than_neurons():
+    net, scored = HandMade(4, 1, lambda outs: outs[0].sum((1, 2))), []
+    rank_in_rounds(net.ffns, 8, 2, lambda number: scored.append(number) or torch.tensor([[4.0, 3, 2, 1]]))
+    assert scored == [0, 1]
+
+
+PLAIN, OTHER_FACE = Question("a", "FT", "Who?", "A."), Question("a", "VQA", "Who?", "A.", image="a.png")
+
+
+@pytest.mark.parametrize(
+    ("sets", "choices", "told"),
+    [
+        (([PLAIN], []), {}, "the retain set has no questions"),
+        (([PLAIN], [OTHER_FACE]), {}, r"one modality; these are \['image_text', 'text'\]"),
+        (([PLAIN], [PLAIN]), {"ranking": "contrst"}, "ranking 'contrst', aggregate 'mean'; rounds go by"),
+        (([PLAIN], [PLAIN]), {"aggregate": "union"}, "aggregate 'union'; rounds go by"),
+        (([PLAIN], [PLAIN]), {"resume": "here"}, "leave `resume` out"),
+    ],
+)
+def test_what_rounds_cannot_do_is_refused_before_any_pass(sets, choices, told):
+    with pytest.raises(ValueError, match=told):
+        locate_in_rounds(None, None, *sets, "text", 2, **choices)
 
 
 def test_every_round_looks_at_other_questions_until_all_were_looked_at():
