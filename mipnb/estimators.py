@@ -21,7 +21,6 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
     "one_pass": {"search": "one_pass"},
     "tangent": {"search": "tangent"},
     "shortlist": {"search": "shortlist"},
-    "shortlist, gauss": {"search": "shortlist", "rule": "gauss"},
     "gradient": {"search": "gradient"},
     "relevance": {"search": "relevance"},
     "greedy, stieltjes": {"search": "greedy", "rule": "stieltjes"},
