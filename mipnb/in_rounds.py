@@ -179,16 +179,13 @@ def given_back(
         dF/dgate, at gates 0 of the silenced and 1 of all others: float32 (layers, n_neurons). F is a probability.
     """
     ffns = models.ffns(model, branch)
-    gates = torch.ones(len(ffns), ffns[0].n_neurons)
-    for row, neurons in zip(gates, silenced, strict=True):
-        row[list(neurons)] = 0
 
     def gradient(rows: int) -> Tensor:
         starts = range(0, len(questions), rows)
         batches = (encode(processor, questions[start : start + rows], device=device) for start in starts)
-        return answered_under(model, ffns, branch, batches, gates)[1]
+        return answered_under(model, ffns, branch, batches, _open_but(ffns, silenced))[1]
 
-    with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), float32_arithmetic(model):
+    with torch.enable_grad(), undisturbed(model), float32_arithmetic(model):
         most = min(batch_size, max_rows)
         if memory_gb is not None:
             longest = max(questions, key=lambda question: len(question.prompt + question.answer))
@@ -196,6 +193,14 @@ def given_back(
             packed = branch == "vision" and "image_grid_thw" in one
             most = min(most, rows_within(memory_gb, Probe(model, ffns, one, "probability", packed, 1), 1))
         return fitting(gradient, most, "questions")[0]
+
+
+def _open_but(ffns: Sequence[FFN], silenced: Sequence[Sequence[int]]) -> Tensor:
+    """Gates (layers, n_neurons): 0 of the silenced neurons, 1 of all others."""
+    gates = torch.ones(len(ffns), ffns[0].n_neurons)
+    for row, neurons in zip(gates, silenced, strict=True):
+        row[list(neurons)] = 0
+    return gates
 
 
 def part_of_round(group: str, questions: Sequence[Question], number: int) -> Sequence[Question]:
