@@ -15,7 +15,7 @@ from mipnb.edits import Edit, same_bits
 from mipnb.evaluation import evaluate
 from mipnb.families import FAMILIES, image_tokens
 from mipnb.hooks import zeroed
-from mipnb.in_rounds import given_back, locate_in_rounds
+from mipnb.in_rounds import given_back, locate_in_rounds, part_of_round
 from mipnb.learned_gates import learn_path
 from mipnb.locating import locate, of_modality
 from mipnb.lora import LoraRecipe, tune_lora
@@ -204,18 +204,18 @@ def test_a_path_that_is_set_against_others_takes_more_from_its_own_set(model, pr
 def test_rounds_let_go_what_would_give_much_back(model, processor, branch):
     asked = of_modality(questions(8, 8), "text" if branch == "text" else "image_text")
     sets, width = (asked[::2], asked[1::2]), ffns(model, branch)[0].n_neurons
-    made = partial(locate_in_rounds, model, processor, *sets, branch, width // 4)
-    free = made(tolerance=None)
-
-    def back(path):
-        found = given_back(model, processor, sets[1], branch, path.layers)
-        return torch.cat([row[list(taken)] for row, taken in zip(found, path.layers, strict=True)])
-
-    tolerance = back(free).quantile(0.75).item()
+    made = partial(locate_in_rounds, model, processor, *sets, branch, width // 4, rounds=1)
+    free, part = made(tolerance=None), part_of_round("retain", sets[1], 1)
+    back = given_back(model, processor, part, branch, free.layers)
+    tolerance = torch.cat([row[list(taken)] for row, taken in zip(back, free.layers, strict=True)]).quantile(
+        0.8
+    )
     with torch.no_grad():
-        strict = made(tolerance=tolerance, memory_gb=1.0, max_rows=3)
+        strict = made(tolerance=tolerance.item(), memory_gb=1.0, max_rows=3)
     assert strict.sizes == free.sizes
-    assert (back(strict) > tolerance).sum() < (back(free) > tolerance).sum()
+    for taken, kept, row in zip(free.layers, strict.layers, back, strict=True):
+        assert not {neuron for neuron in taken if row[neuron] > tolerance} & set(kept)
+    assert strict.layers != free.layers
     assert not {"memory_gb", "max_rows"} & set(strict.parameters)
     with pytest.raises(ValueError, match="memory"):
         given_back(model, processor, sets[1], branch, free.layers, memory_gb=1e-6)
