@@ -70,12 +70,20 @@ def learn_path(
     for part in (forget, retain):
         check_batch(model, encode(processor, part[:1], device=device), branch)
     ffns = models.ffns(model, branch)
-    sizes = [top_k] * len(ffns) if isinstance(top_k, int) else list(top_k)
+    sizes = layer_sizes(top_k, len(ffns), ffns[0].n_neurons)
     pairs = _batches(processor, (forget, retain), steps, batch_size, seed, device)
     weights = _learned(model, ffns, branch, pairs, sizes, steps, seed)
     layers = tuple(tuple(sorted(row.topk(k).indices.tolist())) for row, k in zip(weights, sizes, strict=True))
     made = {"search": "learned gates", "steps": steps, "seed": seed}
     return NeuronPath(branch, layers, weights.shape[1], models.fingerprint(model), benchmark, made)
+
+
+def layer_sizes(top_k: int | Sequence[int], layers: int, n_neurons: int) -> list[int]:
+    """Neurons of each layer, from one number for all or one each; ValueError if a layer has not so many."""
+    sizes = [top_k] * layers if isinstance(top_k, int) else list(top_k)
+    if len(sizes) != layers or not all(0 <= size <= n_neurons for size in sizes):
+        raise ValueError(f"top_k is {sizes}; expected {layers}, each from 0 to a layer's {n_neurons} neurons")
+    return sizes
 
 
 def _batches(
@@ -108,12 +116,8 @@ def _learned(
         pairs: for every step the batches of forget and those of retain.
         sizes: of each layer.
     """
-    n_neurons = ffns[0].n_neurons
-    if len(sizes) != len(ffns) or not all(0 <= size <= n_neurons for size in sizes):
-        raise ValueError(
-            f"top_k is {list(sizes)}; expected {len(ffns)}, each from 0 to a layer's {n_neurons} neurons"
-        )
-    weights = torch.randn(len(ffns), n_neurons, generator=torch.Generator().manual_seed(seed)) * _START
+    shape = (len(ffns), ffns[0].n_neurons)
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * _START
     weights.requires_grad_()
 
     def loss(step: int) -> Tensor:

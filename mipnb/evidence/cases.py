@@ -15,7 +15,7 @@ from mipnb import models
 from mipnb.benchmarks import Question, forget_ids, retain_ids
 from mipnb.evidence.activations import Sums, activation_sums
 from mipnb.evidence.asked import Asked, prepare
-from mipnb.evidence.people import MODALITIES, Roles, training_questions, unused_questions
+from mipnb.evidence.people import MODALITIES, Roles, some_of, training_questions, unused_questions
 from mipnb.models import FFN
 
 BRANCHES = ("text", "vision")
@@ -30,12 +30,13 @@ class Case:
     Attributes:
         unit: label in tables.
         model, processor: the vanilla model.
-        forget, retain: training questions that are located on.
-        asked: questions of the sets "forget" and "retain" that are not.
+        forget, retain: all training questions that may be located on: rounds and learned gates draw of them.
+        questions: those of the sets "forget" and "retain" that are asked, which are none of them.
         params: of the run: batch sizes, how to locate, seed.
         people: IDs of the forget set.
-        others: training questions, as many, about another forget set's people, for a control.
-        shared: what was found out about the retain set, for all cases of one model and retain set.
+        other_people: IDs of another forget set, for a control, and
+        others: the training questions about them.
+        shared: what was found out about the retain set, for all cases of one model and retain set; and rankings of rounds.
     """
 
     unit: str
@@ -43,9 +44,10 @@ class Case:
     processor: Any
     forget: Sequence[Question]
     retain: Sequence[Question]
-    asked: Asked
+    questions: Mapping[str, Sequence[Question]]
     params: BaseModel
     people: tuple[str, ...] = ()
+    other_people: tuple[str, ...] = ()
     others: Sequence[Question] = ()
     shared: dict = field(default_factory=dict)
 
@@ -60,10 +62,21 @@ class Case:
         return models.ffns(self.model, branch)
 
     @cached_property
+    def asked(self) -> Asked:
+        """The questions that are asked, encoded."""
+        return prepare(self.processor, self.questions, self.params.eval_batch_size, self.params.device)
+
+    @cached_property
     def encoded(self) -> Asked:
-        """Some of the located questions, spread over all of them, encoded."""
-        sets = {"forget": _spread(self.forget), "retain": _spread(self.retain)}
+        """Some of the questions scored at once, spread over all of them, encoded."""
+        sets = {group: _spread(self.at_once(group)) for group in ("forget", "retain")}
         return prepare(self.processor, sets, self.params.batch_size, self.params.device)
+
+    def at_once(self, group: str) -> list[Question]:
+        """The questions of a set, "forget" or "retain", whose scores are taken once: `trial_locate_...` says how many."""
+        params, forget = self.params, group == "forget"
+        n_text = params.trial_locate_forget if forget else params.trial_locate_retain
+        return some_of(self.forget if forget else self.retain, n_text, params.seed)
 
     def sums(self, branch: str, group: str) -> dict[str, Sums]:
         """Sums of a branch's activations on `encoded` questions of a set, by modality."""
@@ -111,26 +124,25 @@ def trial_cases(
         loaded: name of a vanilla model -> model and processor.
         root: the benchmark.
         roles: from `people.draw_roles`.
-        params: of the run; `trial_locate_forget`, `trial_locate_retain`, `trial_questions` say how many questions.
+        params: of the run; `trial_questions` says how many questions are asked.
     """
-    retain, _ = _located(root, roles.located, params.trial_locate_retain, 0, params)
-    sets = [_located(root, ids, params.trial_locate_forget, 0, params)[0] for ids in roles.forget]
-    _, held = _located(root, roles.validation_kept, 1, params.trial_questions, params)
+    retain, _ = _located(root, roles.located, 0, params)
+    sets = [_located(root, ids, 0, params)[0] for ids in roles.forget]
+    chosen_on = [_located(root, ids, params.trial_questions, params) for ids in roles.validation]
+    _, held = _located(root, roles.validation_kept, params.trial_questions, params)
     unused = unused_questions(root, roles.kept, params.trial_questions, params.seed)
     validation, reported = [], []
     for name, vanilla in loaded.items():
         shared: dict = {}
-        for index, ids in enumerate(roles.validation):
-            forget, asked = _located(root, ids, params.trial_locate_forget, params.trial_questions, params)
-            both = _encoded(vanilla[1], asked, held, params)
-            validation.append(
-                Case(f"{name}/{index}", *vanilla, forget, retain, both, params, ids, (), shared)
-            )
+        for index, (ids, (forget, asked)) in enumerate(zip(roles.validation, chosen_on, strict=True)):
+            both = {"forget": asked, "retain": held}
+            own = (params, ids, (), (), shared)
+            validation.append(Case(f"{name}/{index}", *vanilla, forget, retain, both, *own))
         for index, ids in enumerate(roles.forget):
             asked = unused_questions(root, ids, params.trial_questions, params.seed)
-            both = _encoded(vanilla[1], asked, unused, params)
-            others = [*sets, validation[0].forget][index + 1]
-            own = (params, ids, others, shared)
+            both = {"forget": asked, "retain": unused}
+            others = [*roles.forget, roles.validation[0]][index + 1], [*sets, chosen_on[0][0]][index + 1]
+            own = (params, ids, *others, shared)
             reported.append(Case(f"{name}/{index}", *vanilla, sets[index], retain, both, *own))
     return validation, reported
 
@@ -146,19 +158,14 @@ def run_case(vanilla: tuple[nn.Module, Any], root: str, params: BaseModel) -> Ca
     ids, others = (part(root, params.forget_ratio) for part in (forget_ids, retain_ids))
     drawn = Random(f"trial of the run {params.seed}").sample(sorted(others), len(others))
     kept, rest = drawn[: params.trial_kept], drawn[params.trial_kept :]
-    forget, _ = _located(root, sorted(ids), params.trial_locate_forget, 0, params)
-    retain, _ = _located(root, rest, params.trial_locate_retain, 0, params)
+    forget, _ = _located(root, sorted(ids), 0, params)
+    retain, _ = _located(root, rest, 0, params)
     at = (params.trial_questions, params.seed)
-    sets = _encoded(vanilla[1], *(unused_questions(root, part, *at) for part in (ids, kept)), params)
+    sets = {group: unused_questions(root, part, *at) for group, part in (("forget", ids), ("retain", kept))}
     return Case("run", *vanilla, forget, retain, sets, params, tuple(sorted(ids)))
 
 
 def _located(
-    root: str, ids: Sequence[str], n_located: int, n_each: int, params: BaseModel
+    root: str, ids: Sequence[str], n_each: int, params: BaseModel
 ) -> tuple[list[Question], list[Question]]:
-    return training_questions(root, ids, n_located, n_each, params.seed, params.training_dir)
-
-
-def _encoded(processor, forget: list[Question], retain: list[Question], params: BaseModel) -> Asked:
-    sets = {"forget": forget, "retain": retain}
-    return prepare(processor, sets, params.eval_batch_size, params.device)
+    return training_questions(root, ids, n_each, params.seed, params.training_dir)

@@ -29,12 +29,7 @@ def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
     layers = [Recipe("contrast", weighted=True)]
     patched = [Recipe(ranking, positions=PATCHED) for ranking in RANKINGS]
     patched += [Recipe(ranking, "people_turns", PATCHED) for ranking in ("contrast", "projected")]
-    patched += [Recipe("contrast", aggregate, PATCHED, rounds=8) for aggregate in ("mean", "people_turns")]
-    patched += [Recipe("difference", positions=PATCHED, rounds=8)]
-    patched += [
-        Recipe(ranking, positions=PATCHED, rounds=8, tolerance=0.01) for ranking in ("difference", "contrast")
-    ]
-    patched += [Recipe("contrast", "people_turns", PATCHED, rounds=4)]
+    patched += [Recipe("difference", positions=PATCHED, rounds=rounds) for rounds in (12, 24)]
     if branch == "vision":
         return [*rankings, *people, *layers, *patched]
     places = [

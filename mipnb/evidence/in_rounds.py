@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
 from mipnb.evidence.cases import Case
 from mipnb.evidence.ranked import Ranked
-from mipnb.evidence.recipes import Located, Recipe, follow, located_scores, scores_of, size_of
-from mipnb.in_rounds import given_back, part_of_round, rank_in_rounds
+from mipnb.evidence.recipes import Located, Recipe, follow, located_scores, size_of
+from mipnb.in_rounds import PER_ROUND, scores_in_rounds
 from mipnb.locating import of_modality
 from mipnb.paths import NeuronPath
 
@@ -34,38 +34,27 @@ def ranking_of(
     """
     k = size_of(case, branch) if k is None else k
     if recipe.rounds > 1:
-        return Ranked(choice, in_rounds(case, branch, recipe, k))
+        return Ranked(choice, _in_rounds(case, branch, recipe.rounds, k))
     if located is None:
         located = located_scores(case, branch, recipe.picture_share > 0, {recipe.way})
     return follow(recipe, located, k, choice)
 
 
-def in_rounds(case: Case, branch: str, recipe: Recipe, k: int) -> Tensor:
-    """The ranking of a recipe with rounds: minus the place of each neuron, see `mipnb.in_rounds.rank_in_rounds`.
+def _in_rounds(case: Case, branch: str, rounds: int, k: int) -> Tensor:
+    """Scores of rounds, (layers, n_neurons): once for the people of a case, who are other people to forget in another."""
+    k = min(k, case.ffns(branch)[0].n_neurons)
+    key = ("rounds", branch, rounds, k, case.people)
+    make = partial(_scored, case, branch, rounds, k)
+    return case.remembered(key, make) if case.people else make()
 
-    Args:
-        case: model and questions.
-        branch: "text" or "vision".
-        recipe: how scores are made and put together; its `rounds`.
-        k: neurons per layer that all rounds choose together; at most all of a layer.
-    """
-    ffns, modality = case.ffns(branch), case.modalities(branch)[0]
-    k = min(k, ffns[0].n_neurons)
-    asked = {"forget": of_modality(case.forget, modality), "retain": of_modality(case.retain, modality)}
 
-    def ranked(number: int) -> Tensor:
-        parts = {group: part_of_round(group, questions, number) for group, questions in asked.items()}
-        scores = {
-            group: scores_of(case, part, branch, modality, {recipe.way}) for group, part in parts.items()
-        }
-        return follow(recipe, {modality: scores}, k).values
-
-    def too_dear(number: int, chosen: Sequence[Sequence[int]]) -> Tensor:
-        part = part_of_round("retain", asked["retain"], number)
-        size = (case.params.batch_size, case.params.device)
-        return given_back(case.model, case.processor, part, branch, chosen, *size) > recipe.tolerance
-
-    return rank_in_rounds(ffns, recipe.rounds, k, ranked, too_dear if recipe.tolerance is not None else None)
+def _scored(case: Case, branch: str, rounds: int, k: int) -> Tensor:
+    params, modality = case.params, case.modalities(branch)[0]
+    sets = (of_modality(part, modality) for part in (case.forget, case.retain))
+    most = (params.trial_locate_forget, params.trial_locate_retain)
+    how = {"rounds": rounds, "seed": params.seed, "per_round": tuple(map(min, PER_ROUND, most))}
+    how |= {"batch_size": params.batch_size, "device": params.device}
+    return scores_in_rounds(case.model, case.processor, *sets, branch, k, **how)
 
 
 def chosen_path(case: Case, recipe: Recipe, like: NeuronPath) -> NeuronPath:

@@ -1,4 +1,4 @@
-"""Learned gates beside the paths: what is found by searching the set itself, on the same questions."""
+"""Learned gates beside the paths: what is found by searching the set itself, on the same questions or on those asked."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from mipnb.locating import of_modality
 from mipnb.paths import NeuronPath
 
 
-def gates_of(case: Case, branch: str, sizes: Sequence[int]) -> NeuronPath:
-    """Gates learned on questions that a case's paths are located on.
+def gates_of(case: Case, branch: str, sizes: Sequence[int], seen: bool = False) -> NeuronPath:
+    """Gates learned on questions that a case's paths may be located on.
 
     Args:
         case: model and questions, those of the branch's first modality; `trial_gate_steps` says how long to learn.
         branch: "text" or "vision".
         sizes: neurons of each layer that are silenced.
+        seen: whether to learn on the very questions that are asked: no way to find neurons, but a bound on what any could do.
     """
     params, modality = case.params, case.modalities(branch)[0]
-    sets = (of_modality(part, modality) for part in (case.forget, case.retain))
+    located = {"forget": case.forget, "retain": case.retain}
+    sets = (of_modality((case.questions if seen else located)[group], modality) for group in located)
     how = {"steps": params.trial_gate_steps, "batch_size": params.batch_size, "seed": params.seed}
     how |= {"device": params.device, "benchmark": params.benchmark_dir}
     return learn_path(case.model, case.processor, *sets, branch, sizes, **how)

@@ -90,17 +90,16 @@ def unused_questions(root: str | Path, ids: Sequence[str], n_each: int, seed: in
 
 
 def training_questions(
-    root: str | Path, ids: Sequence[str], n_located: int, n_each: int, seed: int, training: str | Path = ""
+    root: str | Path, ids: Sequence[str], n_each: int, seed: int, training: str | Path = ""
 ) -> tuple[list[Question], list[Question]]:
     """Training questions to locate on, and others of the same people to ask, in phrasings and pictures of their own.
 
     A fifth of the phrasings (prompts without the person's name) and of the pictures is held back, by a hash, for
-    everybody alike; questions that are part of both are left out. The located ones are spread over all others.
+    everybody alike; questions that are part of both are left out. All others may be located on.
 
     Args:
         root: the benchmark.
         ids: whose.
-        n_located: text questions to locate on; with pictures, which cost about three times as much, a third as many.
         n_each: questions a person and modality to ask, of one line (no options).
         seed: of draws and hash.
         training: folder of the training rows, if they are a data set of their own.
@@ -112,10 +111,15 @@ def training_questions(
     left = [q for q, parts in zip(rows, held, strict=True) if all(parts) and "\n" not in q.prompt]
     mine = {person: [q for q in left if q.person_id == person] for person in ids}
     asked = [q for person in ids for q in draw_questions(mine[person], n_each, seed)]
+    return located, asked
+
+
+def some_of(located: Sequence[Question], n_text: int, seed: int) -> list[Question]:
+    """So many text questions of those that may be located on; with pictures, which cost about three times as much, a third as
+    many."""
     text = [q for q in located if q.image is None]
     pictured = [q for q in located if q.image is not None]
-    drawn = draw_questions(text, n_located, seed) + draw_questions(pictured, -(-n_located // 3), seed)
-    return drawn, asked
+    return draw_questions(text, n_text, seed) + draw_questions(pictured, -(-n_text // 3), seed)
 
 
 def _held(question: Question, name: str, seed: int) -> list[bool]:

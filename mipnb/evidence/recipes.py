@@ -45,8 +45,8 @@ class Recipe:
             of these the first position's; else one of `positions.POSITIONS`.
         picture_share: language branch: share of the neurons, 0 to 1, that come from questions with a picture.
         weighted: whether layers get neurons by their causal effect, measured on the located questions.
-        rounds: how often scores are taken, each time with the neurons chosen so far silenced, see `mipnb.in_rounds`.
-        tolerance: in rounds, what a silenced neuron may give back to the retain set's F, else it is let go; None: anything.
+        rounds: how often scores are taken, each time with the neurons chosen so far silenced, and added up: differences of
+            attribution patching, see `mipnb.in_rounds`.
     """
 
     ranking: str = "contrast"
@@ -55,16 +55,13 @@ class Recipe:
     picture_share: float = 0.0
     weighted: bool = False
     rounds: int = 1
-    tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        if self.tolerance is not None and self.rounds == 1:
+        made = (self.ranking, self.aggregate, self.positions, self.picture_share)
+        if self.rounds > 1 and made != (known := ("difference", "mean", PATCHED, 0.0)):
             raise ValueError(
-                "a tolerance is about neurons that rounds silence: leave it at None, or take rounds"
-            )
-        if self.rounds > 1 and self.picture_share:
-            raise ValueError(
-                "rounds look at questions of one modality: leave picture_share at 0, or rounds at 1"
+                f"ranking, aggregate, positions and picture_share are {made}; {self.rounds} rounds add up scores of one kind: "
+                f"choose {known}, or 1 round"
             )
 
     @property
@@ -73,7 +70,6 @@ class Recipe:
         parts = [self.ranking, self.aggregate, self.positions]
         parts += [f"pictures {self.picture_share:g}"] * (self.picture_share > 0)
         parts += ["by effect"] * self.weighted + [f"{self.rounds} rounds"] * (self.rounds > 1)
-        parts += [f"tolerance {self.tolerance}"] * (self.tolerance is not None)
         return ", ".join(parts)
 
     @property
@@ -83,8 +79,8 @@ class Recipe:
 
     @property
     def first_token(self) -> Recipe:
-        """The same with scores of the first position alone, as released code takes them."""
-        return replace(self, positions=PATCHED_FIRST if self.way == PATCHED else "first")
+        """The same with scores of the first position alone, taken once, as released code takes them."""
+        return replace(self, positions=PATCHED_FIRST if self.way == PATCHED else "first", rounds=1)
 
 
 def located_scores(case: Case, branch: str, pictured: bool = False, ways: Collection[str] = WAYS) -> Located:
@@ -99,7 +95,7 @@ def located_scores(case: Case, branch: str, pictured: bool = False, ways: Collec
     modalities = ["image_text"] if branch == "vision" else ["text"] + ["image_text"] * pictured
     return {
         modality: {
-            "forget": scores_of(case, case.forget, branch, modality, ways),
+            "forget": scores_of(case, case.at_once("forget"), branch, modality, ways),
             "retain": _of_the_retain_set(case, branch, modality, ways),
         }
         for modality in modalities
@@ -112,7 +108,9 @@ def _of_the_retain_set(case: Case, branch: str, modality: str, ways: Collection[
     summed = _summed_gates(case.params)  # then the run's own are among those by position
     for way in dict.fromkeys(BY_POSITION if summed and way == RUN else way for way in ways):
         key = ("scores", branch, modality, way)
-        found |= case.remembered(key, lambda w=way: scores_of(case, case.retain, branch, modality, {w}))
+        found |= case.remembered(
+            key, lambda w=way: scores_of(case, case.at_once("retain"), branch, modality, {w})
+        )
     return found
 
 

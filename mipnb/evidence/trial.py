@@ -26,6 +26,8 @@ from mipnb.paths import NeuronPath
 
 #: choices of one draw that a path is held against, beside "random"
 CONTROLS = ("run_recipe", "lowest", "activation", "manu", "first_token", "permuted_answers", "other_people")
+#: choices of learned gates: those learned on what paths may be located on, and those on the very questions that are asked
+LEARNED = {"learned": False, "seen": True}
 
 
 def all_rankings(case: Case, branch: str, recipe: Recipe) -> list[Ranked]:
@@ -37,14 +39,7 @@ def all_rankings(case: Case, branch: str, recipe: Recipe) -> list[Ranked]:
         recipe: of the path; first_token, permuted_answers and other_people follow it, too.
     """
     path = ranking_of(case, branch, recipe)
-    others = [*controls(case, branch, path), *_of_scores(case, branch, recipe)]
-    scored = path if recipe.tolerance is None else _of_all(case, branch, recipe)
-    return [path, lowest(scored), *others]
-
-
-def _of_all(case: Case, branch: str, recipe: Recipe) -> Ranked:
-    """The recipe without a tolerance: neurons that it lets go come last for another reason than low scores."""
-    return ranking_of(case, branch, replace(recipe, tolerance=None), choice="all")
+    return [path, lowest(path), *controls(case, branch, path), *_of_scores(case, branch, recipe)]
 
 
 def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:
@@ -62,8 +57,8 @@ def _of_scores(case: Case, branch: str, recipe: Recipe) -> list[Ranked]:
     """
     params = case.params
     aggregate = "mean" if params.aggregate == "union" else params.aggregate  # a union is no ranking
-    strange = replace(case, forget=permuted_answers(case.forget, params.seed))
-    others = replace(case, forget=case.others)
+    strange = replace(case, forget=permuted_answers(case.forget, params.seed), people=())
+    others = replace(case, forget=case.others, people=case.other_people)
     return [
         ranking_of(case, branch, Recipe(params.ranking, aggregate), choice="run_recipe"),
         ranking_of(case, branch, recipe.first_token, choice="first_token"),
@@ -92,8 +87,8 @@ def case_marks(
     means, asked = case.means(branch), asked_of(case, branch)
     at = (case.model, asked, case.ffns(branch), branch)
     own = (means, case.unit, case.shared)
-    gates = given(gates_of(case, branch, sizes[k]), "learned")
-    tables = [branch_marks(*at, [*ranked, gates], sizes, *own)]
+    gates = [given(gates_of(case, branch, sizes[k], seen), name) for name, seen in LEARNED.items()]
+    tables = [branch_marks(*at, [*ranked, *gates], sizes, *own)]
     if steps:
         main = [one for one in ranked if one.draw < n_curve_draws]
         others = {step: even_sizes(step, *main[0].values.shape) for step in steps if step != k}

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from mipnb import in_rounds as rounds_module
 from mipnb import models
 from mipnb.answers import answer_value
 from mipnb.artefacts import project_root
@@ -20,9 +21,9 @@ from mipnb.evidence.cases import run_case, trial_cases
 from mipnb.evidence.choosing import choose, tried_marks, tried_table
 from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.edited import cuts, edit_rankings, edit_trial, edits_of, training_sets
-from mipnb.evidence.in_rounds import chosen_path, in_rounds
+from mipnb.evidence.in_rounds import chosen_path, ranking_of
 from mipnb.evidence.measures import branch_marks
-from mipnb.evidence.people import draw_roles, training_questions, unused_questions
+from mipnb.evidence.people import draw_roles, some_of, training_questions, unused_questions
 from mipnb.evidence.positions import locate_by_position
 from mipnb.evidence.ranked import Ranked
 from mipnb.evidence.recipes import (
@@ -34,14 +35,13 @@ from mipnb.evidence.recipes import (
     kind_of,
     located_scores,
     scores_of,
-    size_of,
     sizes_of,
 )
 from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, path_trial
 from mipnb.evidence.verdicts import verdict_table
 from mipnb.generation import generate
 from mipnb.hooks import gated
-from mipnb.in_rounds import given_back, part_of_round
+from mipnb.in_rounds import PER_ROUND, scores_in_rounds
 from mipnb.locating import locate, of_modality, question_names
 from mipnb.models import fingerprint, load_model, load_processor
 from mipnb.param_files import read_parameters
@@ -50,6 +50,9 @@ from mipnb.scores import Scores
 
 ROOT = str(project_root() / "data" / "pocket")
 IDS = [f"{number:03d}" for number in range(1, 201)]
+
+
+IN_ROUNDS = Recipe("difference", positions=PATCHED, rounds=2)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +89,10 @@ def test_nobody_has_two_roles():
 
 
 def test_what_is_asked_shares_no_phrasing_and_no_picture_with_what_is_located_on():
-    located, asked = training_questions(ROOT, ("003", "007"), 40, 2, 1)
-    assert sorted(q.modality for q in located) == ["image_text"] * 14 + ["text"] * 40
+    located, asked = training_questions(ROOT, ("003", "007"), 2, 1)
+    some = some_of(located, 40, 1)
+    assert sorted(q.modality for q in some) == ["image_text"] * 14 + ["text"] * 40
+    assert {id(q) for q in some} < {id(q) for q in located}
     assert sorted(q.modality for q in asked) == ["image_text"] * 4 + ["text"] * 4
     assert not {q.image for q in asked if q.image} & {q.image for q in located if q.image}
     names = {p.person_id: p.biography["Name"] for p in load_people(ROOT, "Full_Set")}
@@ -118,8 +123,10 @@ def test_recall_in_one_pass_is_what_the_model_says(loaded):
 def test_a_case_goes_from_locating_to_verdicts(case):
     for branch in ("text", "vision"):
         marks = case_marks(case, branch, Recipe(), steps=(2, 8), n_curve_draws=1)
-        assert set(marks.choice) == {"nothing", "path", "random", "learned", *CONTROLS}
-        assert set(marks[marks.choice == "learned"].k) == {8}, "they are about the size they were learned for"
+        assert set(marks.choice) == {"nothing", "path", "random", "learned", "seen", *CONTROLS}
+        assert set(marks[marks.choice.isin(["learned", "seen"])].k) == {8}, (
+            "they are about the size they were learned for"
+        )
         at_size = marks[marks.k == 8].drop_duplicates(["choice", "draw", "measure"])
         assert at_size.groupby("choice").size()["random"] == 3 * 2
         assert set(marks.modality) == {"text" if branch == "text" else "image_text"}
@@ -128,7 +135,7 @@ def test_a_case_goes_from_locating_to_verdicts(case):
         assert {"necessity", "sufficiency", "area_removed", "area_kept"} <= set(table.measure)
 
 
-@pytest.mark.parametrize("recipe", [Recipe("ratio"), Recipe(positions=PATCHED, rounds=2)])
+@pytest.mark.parametrize("recipe", [Recipe("ratio"), IN_ROUNDS])
 def test_choices_have_equal_numbers_and_differ(case, recipe):
     ranked = all_rankings(case, "text", recipe)
     assert {one.choice for one in ranked} == {"path", "random", *CONTROLS}
@@ -147,8 +154,11 @@ def test_gates_are_learned_on_what_the_path_is_located_on(case, monkeypatch):
     path = learned.learned_path(case, like)
     path.check(case.model)
     assert (path.branch, path.sizes, path.benchmark) == ("vision", (2, 0, 3), case.params.benchmark_dir)
-    (given, how), *more = calls
-    assert not more
+    learned.gates_of(case, "vision", (2, 0, 3), seen=True)
+    (given, how), (seen, _) = calls
+    asked = [[q for q in case.questions[group] if q.image] for group in ("forget", "retain")]
+    assert list(seen[2:4]) == asked
+    assert all(asked)
     assert [sorted(q.prompt for q in part) for part in given[2:4]] == [
         sorted(q.prompt for q in part if q.image) for part in (case.forget, case.retain)
     ]
@@ -171,54 +181,17 @@ def test_recipes_lead_to_different_paths(case):
     assert sum(sizes) == 32
 
 
-def test_a_round_looks_at_what_is_left_when_the_neurons_chosen_so_far_are_silent(case):
-    recipe = Recipe(positions=PATCHED, rounds=2)
-    for branch, modality in (("text", "text"), ("vision", "image_text")):
-        ffns, silent = case.ffns(branch), [[] for _ in case.ffns(branch)]
-        for number in range(2):
-            scored = {}
-            for group, questions in (("forget", case.forget), ("retain", case.retain)):
-                mine = of_modality(questions, modality)
-                mine = part_of_round(group, mine, number)
-                gradients = gradients_by_hand(case, mine, branch, silent)
-                for layer, taken in enumerate(silent):
-                    gradients.values[:, layer, taken] = 0
-                scored[group] = {PATCHED: gradients}
-            values = follow(recipe, {modality: scored}, 8).values.clone()
-            for row, taken in zip(values, silent, strict=True):
-                row[taken] = -torch.inf
-            best = values.sort(dim=-1, descending=True, stable=True).indices[:, :4].tolist()
-            silent = [[*taken, *new] for taken, new in zip(silent, best, strict=True)]
-        places = in_rounds(case, branch, recipe, 8)
-        assert [row.argsort(descending=True)[:8].tolist() for row in places] == silent
-        assert all(sorted(row.tolist()) == list(range(-511, 1)) for row in places)
-        at_once = follow(recipe, located_scores(case, branch), 8).top((8,) * len(ffns))
-        assert at_once != Ranked("", places).top((8,) * len(ffns))
-
-
-def test_neurons_let_go_are_not_taken_for_the_lowest_scored(case):
-    recipe = Recipe("difference", positions=PATCHED, rounds=2, tolerance=-1.0)  # everything is let go
-    ranked = {one.choice: one for one in all_rankings(case, "text", recipe)}
-    plain = in_rounds(case, "text", replace(recipe, tolerance=None), size_of(case, "text"))
-    assert torch.equal(ranked["lowest"].values, -plain)
-    assert not torch.equal(ranked["path"].values, plain)
-
-
 @pytest.mark.parametrize(("branch", "modality"), [("text", "text"), ("vision", "image_text")])
-def test_a_silent_neuron_is_let_go_that_would_give_the_retain_set_too_much_back(case, branch, modality):
-    asked = of_modality(case.retain, modality)
-    once = Recipe("difference", positions=PATCHED, rounds=2)
-    silent = [row.argsort(descending=True)[:4].tolist() for row in in_rounds(case, branch, once, 8)]
-    part = part_of_round("retain", asked, 1)
-    expected = gradients_by_hand(case, part, branch, silent).values.mean(0)
-    found = given_back(case.model, case.processor, part, branch, silent, batch_size=2)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-3)
-    back = torch.stack([row[taken] for row, taken in zip(expected, silent, strict=True)])
-    dearest, second = back.flatten().topk(2).values.tolist()
-    layer, place = divmod(int(back.argmax()), 4)
-    checked = in_rounds(case, branch, replace(once, tolerance=(dearest + second) / 2), 8)
-    assert dearest > 0
-    assert silent[layer][place] not in checked[layer].topk(8).indices
+def test_rounds_add_up_what_forgetting_gains_with_the_neurons_chosen_so_far_silent(case, branch, modality):
+    sets = [of_modality(case.at_once(group), modality) for group in ("forget", "retain")]
+    total, silent = torch.zeros(len(case.ffns(branch)), 512), [[] for _ in case.ffns(branch)]
+    for number in range(3):  # the sets are smaller than a round's part: every round looks at all
+        forget, retain = (gradients_by_hand(case, part, branch, silent).values.mean(0) for part in sets)
+        total += forget - retain
+        if number < 2:
+            silent = [row.topk(8).indices.tolist() for row in total]
+    found = scores_in_rounds(case.model, case.processor, *sets, branch, 8, rounds=3, batch_size=2)
+    torch.testing.assert_close(found, total / 3, atol=1e-5 * total.abs().max().item(), rtol=1e-3)
 
 
 def test_controls_follow_the_paths_recipe_on_questions_of_their_own(case, monkeypatch):
@@ -229,10 +202,10 @@ def test_controls_follow_the_paths_recipe_on_questions_of_their_own(case, monkey
         return Ranked(choice, torch.zeros(4, 512))
 
     monkeypatch.setattr(trial, "ranking_of", spy)
-    recipe = Recipe("projected", "people_turns", PATCHED, rounds=5)
+    recipe = Recipe("difference", positions=PATCHED, rounds=5)
     trial.all_rankings(case, "text", recipe)
     assert [seen[name][1] for name in ("path", "permuted_answers", "other_people")] == [recipe] * 3
-    assert seen["first_token"][1] == Recipe("projected", "people_turns", PATCHED_FIRST, rounds=5)
+    assert seen["first_token"][1] == Recipe("difference", positions=PATCHED_FIRST)
     assert Recipe("ratio", positions="prompt").first_token == Recipe("ratio", positions="first")
     assert seen["run_recipe"][1] == Recipe(case.params.ranking, case.params.aggregate)
     forget = {name: own.forget for name, (own, _) in seen.items()}
@@ -240,27 +213,59 @@ def test_controls_follow_the_paths_recipe_on_questions_of_their_own(case, monkey
     assert [q.prompt for q in forget["permuted_answers"]] == [q.prompt for q in case.forget]
     assert all(a.answer != b.answer for a, b in zip(forget["permuted_answers"], case.forget, strict=True))
     assert not {q.person_id for q in forget["other_people"]} & set(case.people)
-    assert [q.modality for q in forget["other_people"]] == [q.modality for q in case.forget]
+    assert {name: own.people for name, (own, _) in seen.items()} == dict.fromkeys(seen, case.people) | {
+        "permuted_answers": (), "other_people": case.other_people,
+    }  # fmt: skip
+    assert {q.person_id for q in case.others} <= set(case.other_people)
     assert all(own.retain == case.retain for own, _ in seen.values())
 
 
-def test_every_round_looks_at_other_questions_until_all_were_looked_at(case, monkeypatch):
+def test_every_round_looks_at_other_questions_of_all_that_may_be_located_on(case, monkeypatch):
     looked = []
+    whole = rounds_module.encode
 
-    def spy(case, questions, branch, modality, ways):
-        looked.append([q.prompt for q in questions])
-        return {PATCHED: gradients_by_hand(case, questions, branch, [[]] * 4)}
+    def spy(processor, asked, **how):
+        looked.append([id(q) for q in asked])
+        return whole(processor, asked, **how)
 
-    monkeypatch.setattr(in_rounds_module, "scores_of", spy)
-    in_rounds(case, "text", Recipe(positions=PATCHED, rounds=5), 8)
-    forget, retain = ([q.prompt for q in of_modality(part, "text")] for part in (case.forget, case.retain))
-    assert looked[::2] == [forget[0::2], forget[1::2]] * 2 + [forget[0::2]]
-    assert looked[1::2] == [retain[0::4], retain[1::4], retain[2::4], retain[3::4], retain[0::4]]
+    monkeypatch.setattr(rounds_module, "encode", spy)
+    sets = [of_modality(part, "text") for part in (case.forget, case.retain)]
+    made = scores_in_rounds(case.model, case.processor, *sets, "text", 8, rounds=3, per_round=(3, 5))
+    forget, retain = ([set(ids) for ids in looked[first::2]] for first in (2, 3))  # two were checked first
+    assert [len(part) for part in forget] == [3] * 3
+    assert len(set.union(*forget)) == 9
+    assert len(set.union(*retain)) == 15
+    assert set.union(*retain) < {id(q) for q in sets[1]}
+    assert made.shape == (4, 512)
+
+
+def test_a_recipe_in_rounds_looks_at_no_more_a_round_than_others_at_once(case, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        in_rounds_module,
+        "scores_in_rounds",
+        lambda *given, **how: calls.append((given, how)) or torch.rand(3, 512),
+    )
+    fresh = replace(case, shared={})
+    first = ranking_of(fresh, "vision", IN_ROUNDS, k=5)
+    (given, how), *_ = calls
+    assert (len(given[2]), len(given[3])) == tuple(
+        len(of_modality(p, "image_text")) for p in (case.forget, case.retain)
+    )
+    assert (given[4:], how["per_round"], how["rounds"]) == (("vision", 5), (6, 6), 2)
+    assert max(PER_ROUND) > 6
+    other = replace(fresh, people=case.other_people, forget=case.others)
+    again = ranking_of(fresh, "vision", IN_ROUNDS, k=5, choice="other_people")
+    assert torch.equal(again.values, first.values), "made once for the same people"
+    strange = replace(fresh, people=())
+    for one, k in ((other, 5), (fresh, 6), (strange, 5), (strange, 5)):
+        assert not torch.equal(ranking_of(one, "vision", IN_ROUNDS, k=k).values, first.values)
+    assert len(calls) == 5
 
 
 def test_first_token_scores_are_the_unscaled_models_at_the_first_position(case):
     for branch, modality in (("text", "text"), ("vision", "image_text")):
-        questions = of_modality(case.forget, modality)
+        questions = of_modality(case.at_once("forget"), modality)
         found = scores_of(case, questions, branch, modality, {PATCHED, PATCHED_FIRST})
         parts = locate_by_position(case.model, case.processor, questions, branch, "igi", 1, "right")
         whole = found[PATCHED].values
@@ -269,25 +274,22 @@ def test_first_token_scores_are_the_unscaled_models_at_the_first_position(case):
         assert not torch.allclose(found[PATCHED_FIRST].values, whole)
 
 
-def test_a_tolerance_wants_rounds():
-    with pytest.raises(ValueError, match="take rounds"):
-        Recipe(tolerance=0.01)
-    assert Recipe(rounds=2, tolerance=0.01).name == "contrast, mean, run, 2 rounds, tolerance 0.01"
-
-
-def test_rounds_and_a_share_of_pictures_do_not_go_together():
-    with pytest.raises(ValueError, match="picture_share"):
-        Recipe(picture_share=0.5, rounds=2)
+@pytest.mark.parametrize(
+    "other", [{"ranking": "contrast"}, {"aggregate": "vote"}, {"positions": "first"}, {"picture_share": 0.5}]
+)
+def test_rounds_add_up_scores_of_one_kind(other):
+    with pytest.raises(ValueError, match="2 rounds add up scores of one kind: choose"):
+        replace(IN_ROUNDS, **other)
+    assert IN_ROUNDS.name == "difference, mean, patched, 2 rounds"
 
 
 def test_the_chosen_recipes_path_has_the_runs_numbers(case):
     like = NeuronPath("vision", ((1, 2, 3, 4), (), (7,)), 512, fingerprint(case.model))
-    recipe = Recipe("projected", positions=PATCHED, rounds=2)
-    path = chosen_path(case, recipe, like)
+    path = chosen_path(case, IN_ROUNDS, like)
     path.check(case.model)
     assert (path.branch, path.sizes, path.benchmark) == ("vision", (4, 0, 1), case.params.benchmark_dir)
-    assert path.parameters["choice"] == "projected, mean, patched, 2 rounds"
-    assert path.layers == Ranked("", in_rounds(case, "vision", recipe, 4)).top((4, 0, 1))
+    assert path.parameters["choice"] == IN_ROUNDS.name
+    assert path.layers == ranking_of(case, "vision", IN_ROUNDS, k=4).top((4, 0, 1))
 
 
 def gradients_by_hand(case, questions, branch, silent) -> Scores:
@@ -326,7 +328,7 @@ def test_any_path_and_any_edit_can_be_tried(case):
 
 def test_the_runs_own_scores_are_sums_over_positions(case):
     for branch, modality in (("text", "text"), ("vision", "image_text")):
-        questions = of_modality(case.forget, modality)
+        questions = of_modality(case.at_once("forget"), modality)
         kind, options = (
             kind_of(case, branch),
             {"score": "complete", "search": "one_pass", "completeness": False},
@@ -344,8 +346,8 @@ def test_attribution_patching_keeps_the_sign_in_either_branch(case):
     assert kind_of(case, "vision") == "ifi"
     for branch, modality in (("text", "text"), ("vision", "image_text")):
         found = located_scores(case, branch)[modality]
-        for group, questions in (("forget", case.forget), ("retain", case.retain)):
-            at = (case.model, case.processor, of_modality(questions, modality), branch)
+        for group in ("forget", "retain"):
+            at = (case.model, case.processor, of_modality(case.at_once(group), modality), branch)
             expected = locate(*at, search="gradient", kind="igi")
             assert torch.equal(found[group][PATCHED].values, expected.values)
             assert found[group][PATCHED].names == expected.names
@@ -421,7 +423,7 @@ def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
 
 
 def test_the_runs_own_forget_set_is_asked_what_nothing_was_located_on(loaded, params):
-    case = run_case(loaded["vanilla"], ROOT, params.model_copy(update={"trial_locate_retain": 10**6}))
+    case = run_case(loaded["vanilla"], ROOT, params)
     people = case.asked.rows.groupby("set").person_id.agg(set)
     assert people["forget"] == set(forget_ids(ROOT, 5)) >= {q.person_id for q in case.forget}
     assert len(people["retain"]) == params.trial_kept

@@ -9,7 +9,7 @@ from toys import HandMade, hand_batch, tiny_vl, toy_scores
 
 from mipnb import learned_gates
 from mipnb.batches import pick
-from mipnb.learned_gates import _learned, _silenced, answered_under, learn_path
+from mipnb.learned_gates import _learned, _silenced, answered_under, layer_sizes, learn_path
 
 OTHER = FORGET + 1
 
@@ -79,9 +79,9 @@ def test_the_model_is_left_as_it_was():
 
 @pytest.mark.parametrize("sizes", [[-1], [NEURONS + 1], [1, 1]])
 def test_sizes_fit_the_layers(sizes):
-    net = planted_net()
     with pytest.raises(ValueError, match=f"expected 1, each from 0 to a layer's {NEURONS} neurons"):
-        _learned(net, net.ffns, "text", iter([]), sizes, 1, 1)
+        layer_sizes(sizes, 1, NEURONS)
+    assert layer_sizes(NEURONS, 2, NEURONS) == [NEURONS, NEURONS]
 
 
 def test_both_sets_are_needed():
