@@ -14,9 +14,11 @@ silent to full activations (Eq. 4), this adds them up along the way that the cho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from mipnb import models
@@ -24,17 +26,14 @@ from mipnb.attribution import MAX_ROWS
 from mipnb.batches import Batch, encode
 from mipnb.benchmarks import Question
 from mipnb.budget import rows_within
-from mipnb.hooks import undisturbed
-from mipnb.learned_gates import answered_under, layer_sizes
+from mipnb.learned_gates import answered_under, gradients_alone, layer_sizes
 from mipnb.memory import fitting
-from mipnb.models import FFN
 from mipnb.paths import NeuronPath
-from mipnb.precision import float32_arithmetic
 from mipnb.preconditions import check_batch, check_networks
 from mipnb.probe import Probe
 from mipnb.training import shuffled
 
-#: questions of the forget and of the retain set that a round looks at; the next round looks at others
+#: questions of the forget and of the retain set that a round looks at
 PER_ROUND = (128, 256)
 
 
@@ -46,9 +45,10 @@ def locate_in_rounds(
     branch: str,
     top_k: int | Sequence[int],
     *,
-    rounds: int = 24,
-    benchmark: str = "",
+    rounds: int = 12,
+    per_round: tuple[int, int] = PER_ROUND,
     seed: int = 42,
+    benchmark: str = "",
     **size,
 ) -> NeuronPath:
     """One path for a forget set: the neurons whose scores, added up over rounds, are the highest.
@@ -60,18 +60,20 @@ def locate_in_rounds(
         branch: "text" or "vision".
         top_k: neurons of every layer, or of each layer by itself, that are silenced together.
         rounds: how often scores are taken; in the first half the choice grows, by equal parts.
-        benchmark: what the questions are of; kept in the path.
+        per_round: forget and retain questions that a round looks at, at most; others each time, as long as there are any.
         seed: of the questions' order.
-        **size: per_round, batch_size, device, max_rows, memory_gb, see `scores_in_rounds`.
+        benchmark: what the questions are of; kept in the path.
+        **size: batch_size, device, max_rows, memory_gb, see `scores_in_rounds`.
 
     Raises:
         ValueError: see `scores_in_rounds`.
     """
     at = (model, processor, forget, retain, branch, top_k)
-    values = scores_in_rounds(*at, rounds=rounds, seed=seed, **size)
+    made = {"rounds": rounds, "per_round": tuple(per_round), "seed": seed}
+    values = scores_in_rounds(*at, **made, **size)
     sizes = layer_sizes(top_k, *values.shape)
     layers = tuple(tuple(sorted(_best(row, k).tolist())) for row, k in zip(values, sizes, strict=True))
-    made = {"search": "in rounds", "rounds": rounds, "seed": seed}
+    made |= {"search": "in rounds", "per_round": list(per_round)}
     return NeuronPath(branch, layers, values.shape[1], models.fingerprint(model), benchmark, made)
 
 
@@ -83,9 +85,9 @@ def scores_in_rounds(
     branch: str,
     top_k: int | Sequence[int],
     *,
-    rounds: int = 24,
-    seed: int = 42,
+    rounds: int = 12,
     per_round: tuple[int, int] = PER_ROUND,
+    seed: int = 42,
     batch_size: int = 32,
     device: str = "cpu",
     max_rows: int = MAX_ROWS,
@@ -94,45 +96,55 @@ def scores_in_rounds(
     """Mean over rounds of dF/dgate, forget less retain, F = exp(mean log-probability of the answer).
 
     Args:
-        model, processor, forget, retain, branch, top_k, rounds, seed: see `locate_in_rounds`.
-        per_round: questions of either set that a round looks at, at most; the next round looks at others.
+        model, processor, forget, retain, branch, top_k, rounds, per_round, seed: see `locate_in_rounds`.
         batch_size, device, max_rows, memory_gb: as for `locate`; scores do not depend on them. Where memory runs out, half
-            as many questions go through the model at a time.
+            as many questions go through the model at a time from then on.
 
     Returns:
         float32 (layers, n_neurons).
 
     Raises:
-        ValueError: rounds below 1, a top_k that does not fit, a set without questions, questions of both modalities, what
-            `locate` refuses about questions and networks, gradients that are not finite or all 0.
+        ValueError: numbers below 1, a top_k that does not fit, a set without questions, questions of both modalities, what
+            `locate` refuses about questions and networks, gradients of a set that are not finite or all 0.
     """
     sets = {"forget": forget, "retain": retain}
     _check_sets(sets)
+    _check_numbers(rounds=[rounds], per_round=per_round, batch_size=[batch_size], max_rows=[max_rows])
     ffns = models.ffns(model, branch)
     check_networks(ffns)
-    for part in sets.values():
-        check_batch(model, encode(processor, part[:1], device=device), branch)
-    sizes = layer_sizes(top_k, len(ffns), ffns[0].n_neurons)
-    drawn = [
-        shuffled(part, min(n, len(part)), seed) for n, part in zip(per_round, sets.values(), strict=True)
-    ]
+    sizes, rows = layer_sizes(top_k, len(ffns), ffns[0].n_neurons), min(batch_size, max_rows)
+    draws = {
+        name: shuffled(part, min(most, len(part)), seed)
+        for (name, part), most in zip(sets.items(), per_round, strict=True)
+    }
 
-    def gradient(asked: Sequence[Question], gates: Tensor) -> Tensor:
+    def encoded(asked: Sequence[Question]) -> Batch:
+        batch = encode(processor, asked, device=device)
+        check_batch(model, batch, branch)
+        return batch
+
+    def gradient(name: str, gates: Tensor) -> Tensor:
+        nonlocal rows
+        asked = sorted(next(draws[name]), key=_size)
+
         def within(n: int) -> Tensor:
-            return answered_under(model, ffns, branch, _encoded(processor, asked, n, device), gates)[1]
+            batches = (encoded(asked[start : start + n]) for start in range(0, len(asked), n))
+            return answered_under(model, ffns, branch, batches, gates)[1]
 
-        return fitting(within, rows, "questions")[0]
+        found, rows = fitting(within, rows, "questions")
+        return _usable(found, name)
 
-    def gained(gates: Tensor) -> Tensor:
-        of_forget, of_retain = (gradient(next(draw), gates) for draw in drawn)
-        return of_forget - of_retain
-
-    with torch.enable_grad(), undisturbed(model), float32_arithmetic(model):
-        rows = min(batch_size, max_rows)
+    with gradients_alone(model):
         if memory_gb is not None:
-            longest = encode(processor, [max((*forget, *retain), key=_length)], device=device)
-            rows = min(rows, _rows_within(memory_gb, model, ffns, longest, branch))
-        return add_up(sizes, ffns[0].n_neurons, rounds, gained)
+            largest = encoded([max((*forget, *retain), key=_size)])
+            packed = branch == "vision" and "image_grid_thw" in largest
+            rows = min(rows, rows_within(memory_gb, Probe(model, ffns, largest, "probability", packed, 1), 1))
+        return add_up(
+            sizes,
+            ffns[0].n_neurons,
+            rounds,
+            lambda gates: gradient("forget", gates) - gradient("retain", gates),
+        )
 
 
 def add_up(sizes: Sequence[int], n_neurons: int, rounds: int, gained: Callable[[Tensor], Tensor]) -> Tensor:
@@ -147,17 +159,13 @@ def add_up(sizes: Sequence[int], n_neurons: int, rounds: int, gained: Callable[[
     Returns:
         float32 (layers, n_neurons).
 
-    Raises:
-        ValueError: fewer than one round, or scores that are not finite, or 0 for every neuron.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; expected at least 1")
     total, growing = torch.zeros(len(sizes), n_neurons), max(rounds // 2, 1)
     for number in range(rounds):
         gates = torch.ones_like(total)
         for row, values, size in zip(gates, total, sizes, strict=True):
             row[_best(values, size * min(number, growing) // growing)] = 0
-        total += _usable(gained(gates), number)
+        total += gained(gates)
     return total / rounds
 
 
@@ -166,20 +174,20 @@ def _best(values: Tensor, size: int) -> Tensor:
     return values.sort(descending=True, stable=True).indices[:size]
 
 
-def _usable(scores: Tensor, number: int) -> Tensor:
-    if not scores.isfinite().all():
+def _usable(gradient: Tensor, name: str) -> Tensor:
+    if not gradient.isfinite().all():
         raise ValueError(
-            f"scores of round {number} are not finite: the model's answers are not; try another dtype"
+            f"gradients of the {name} set are not finite: nor are the model's answers; try another dtype"
         )
-    if not scores.any():
+    if not gradient.any():
         raise ValueError(
-            f"every score of round {number} is 0: no gradient reaches the gates, or the model is surer of its answers than "
-            "its numbers are fine"
+            f"every gradient of the {name} set is 0: the model is surer of these answers than its numbers are fine, or "
+            "something in it cuts the graph (detach, no_grad, a module that passes no gradients on)"
         )
-    return scores.cpu()
+    return gradient.cpu()
 
 
-def _check_sets(sets: dict[str, Sequence[Question]]) -> None:
+def _check_sets(sets: Mapping[str, Sequence[Question]]) -> None:
     if empty := [name for name, part in sets.items() if not part]:
         raise ValueError(f"the {empty[0]} set has no questions; rounds set the one set against the other")
     if len(kinds := {question.modality for part in sets.values() for question in part}) > 1:
@@ -188,18 +196,16 @@ def _check_sets(sets: dict[str, Sequence[Question]]) -> None:
         )
 
 
-def _rows_within(memory_gb: float, model: nn.Module, ffns: Sequence[FFN], one: Batch, branch: str) -> int:
-    """How many questions as long as one go through the model at a time."""
-    packed = branch == "vision" and "image_grid_thw" in one
-    return rows_within(memory_gb, Probe(model, ffns, one, "probability", packed, 1), 1)
+def _check_numbers(**numbers: Sequence[int]) -> None:
+    for name, values in numbers.items():
+        expected = 2 if name == "per_round" else 1
+        if len(values) != expected or min(values) < 1:
+            raise ValueError(f"{name} is {list(values)}; rounds take {expected} of at least 1")
 
 
-def _encoded(processor, asked: Sequence[Question], rows: int, device: str) -> Iterator[Batch]:
-    """Batches of like length."""
-    asked = sorted(asked, key=_length)
-    starts = range(0, len(asked), rows)
-    return (encode(processor, asked[start : start + rows], device=device) for start in starts)
-
-
-def _length(question: Question) -> int:
-    return len(question.prompt + question.answer)
+def _size(question: Question) -> tuple[int, int]:
+    """What a question takes: its picture's pixels, then its text's characters."""
+    if question.image is None:
+        return 0, len(question.prompt + question.answer)
+    with Image.open(BytesIO(question.image)) as picture:
+        return picture.width * picture.height, len(question.prompt + question.answer)

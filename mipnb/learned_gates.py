@@ -12,6 +12,7 @@ set was found, not how much a neuron gives, and another seed or size finds anoth
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -117,8 +118,6 @@ def _learned(
         sizes: of each layer.
     """
     shape = (len(ffns), ffns[0].n_neurons)
-    weights = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * _START
-    weights.requires_grad_()
 
     def loss(step: int) -> Tensor:
         gates = 1 - _silenced(weights, sizes)
@@ -126,7 +125,9 @@ def _learned(
         moved = (gates * (down - up)).sum()  # has the loss's gradient; its value is put right below
         return moved - moved.detach() + left - kept
 
-    with undisturbed(model), float32_arithmetic(model):
+    with gradients_alone(model):
+        weights = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * _START
+        weights.requires_grad_()
         optimize([{"params": [weights], "lr": LEARNING_RATE}], loss, steps, min(_WARMUP, steps))
     return weights.detach()
 
@@ -139,19 +140,26 @@ def _silenced(weights: Tensor, sizes: Sequence[int]) -> Tensor:
     return hard + smooth - smooth.detach()
 
 
+@contextmanager
+def gradients_alone(model: nn.Module) -> Iterator[None]:
+    """Gradients, whatever the caller's mode, but none of weights, which are left as they are, and sums in float32."""
+    with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), float32_arithmetic(model):
+        yield
+
+
 def answered_under(
     model: nn.Module, ffns: Sequence[models.FFN], branch: str, batches: Iterable[Batch], gates: Tensor
 ) -> tuple[float, Tensor]:
     """Mean F of batches, all samples under the same gates, and its gradient in the gates.
 
     Args:
-        model: in eval mode, its weights without gradients (`hooks.undisturbed`).
+        model: in eval mode, its weights without gradients (`gradients_alone`).
         ffns, branch: the networks, and the branch whose they are.
         batches: encoded with answers.
         gates: of every sample, float32 (layers, n_neurons).
 
     Returns:
-        F = exp(mean log-probability of the answer) and, like the gates, dF/dgate.
+        F = exp(mean log-probability of the answer) and, like the gates, dF/dgate, 0 where something cuts the graph.
     """
     leaf, total, count = gates.detach().requires_grad_(), 0.0, 0
     for batch in batches:
@@ -159,6 +167,7 @@ def answered_under(
         each = [gate.expand(len(batch["labels"]), -1) for gate in leaf.to(batch["labels"].device)]
         with gated(ffns, each, patch_owner(batch["image_grid_thw"]) if packed else None):
             value = answer_value(model, batch, "probability").sum()
-        value.backward()
+        if value.requires_grad:  # else something cuts the graph
+            value.backward()
         total, count = total + value.item(), count + len(batch["labels"])
-    return total / count, leaf.grad / count
+    return total / count, torch.zeros_like(leaf) if leaf.grad is None else leaf.grad / count

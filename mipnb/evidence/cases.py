@@ -34,9 +34,8 @@ class Case:
         questions: those of the sets "forget" and "retain" that are asked, which are none of them.
         params: of the run: batch sizes, how to locate, seed.
         people: IDs of the forget set.
-        other_people: IDs of another forget set, for a control, and
-        others: the training questions about them.
-        shared: what was found out about the retain set, for all cases of one model and retain set; and rankings of rounds.
+        others: the same as `forget` about another forget set's people, for a control.
+        shared: what was found out about the retain set, for all cases of one model and retain set; and scores of rounds.
     """
 
     unit: str
@@ -47,7 +46,6 @@ class Case:
     questions: Mapping[str, Sequence[Question]]
     params: BaseModel
     people: tuple[str, ...] = ()
-    other_people: tuple[str, ...] = ()
     others: Sequence[Question] = ()
     shared: dict = field(default_factory=dict)
 
@@ -136,13 +134,13 @@ def trial_cases(
         shared: dict = {}
         for index, (ids, (forget, asked)) in enumerate(zip(roles.validation, chosen_on, strict=True)):
             both = {"forget": asked, "retain": held}
-            own = (params, ids, (), (), shared)
+            own = (params, ids, (), shared)
             validation.append(Case(f"{name}/{index}", *vanilla, forget, retain, both, *own))
         for index, ids in enumerate(roles.forget):
             asked = unused_questions(root, ids, params.trial_questions, params.seed)
             both = {"forget": asked, "retain": unused}
-            others = [*roles.forget, roles.validation[0]][index + 1], [*sets, chosen_on[0][0]][index + 1]
-            own = (params, ids, *others, shared)
+            others = [*sets, chosen_on[0][0]][index + 1]
+            own = (params, ids, others, shared)
             reported.append(Case(f"{name}/{index}", *vanilla, sets[index], retain, both, *own))
     return validation, reported
 

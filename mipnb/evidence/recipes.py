@@ -57,6 +57,8 @@ class Recipe:
     rounds: int = 1
 
     def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds is {self.rounds}; expected at least 1")
         made = (self.ranking, self.aggregate, self.positions, self.picture_share)
         if self.rounds > 1 and made != (known := ("difference", "mean", PATCHED, 0.0)):
             raise ValueError(

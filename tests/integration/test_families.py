@@ -204,7 +204,7 @@ def test_a_path_that_is_set_against_others_takes_more_from_its_own_set(model, pr
 def test_scores_of_rounds_are_the_same_whatever_goes_through_at_a_time(model, processor, branch):
     asked = of_modality(questions(6, 6), "text" if branch == "text" else "image_text")
     made = partial(scores_in_rounds, model, processor, asked[::2], asked[1::2], branch, 4, rounds=3)
-    with torch.no_grad():
+    with torch.inference_mode():
         alone = made(max_rows=1, memory_gb=1.0)
     torch.testing.assert_close(made() / alone.abs().max(), alone / alone.abs().max(), atol=1e-4, rtol=1e-3)
     assert alone.shape == (len(ffns(model, branch)), ffns(model, branch)[0].n_neurons)

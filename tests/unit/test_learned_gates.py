@@ -66,10 +66,23 @@ def test_batches_do_not_matter_to_the_mean_and_its_gradient():
     assert whole[1][0, FORGET].item() == pytest.approx(0.9, rel=1e-5)
 
 
-def test_the_model_is_left_as_it_was():
+def test_a_graph_that_is_cut_gives_gradients_of_nothing():
+    net, batch = (
+        HandMade(NEURONS, 1, lambda outs: outs[0].sum((1, 2)).detach().sigmoid()),
+        planted_asked().batches[0],
+    )
+    gates = torch.ones(1, NEURONS)
+    value, gradient = answered_under(net, net.ffns, "text", [batch], gates)
+    assert 0 < value <= 1
+    assert gradient.tolist() == [[0.0] * NEURONS]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_model_is_left_as_it_was(mode):
     net = planted_net().train()
-    before = net.outs[0].weight.clone()
-    learned(net, *planted_asked().batches, size=1, steps=3)
+    before, batches = net.outs[0].weight.clone(), planted_asked().batches
+    with mode():
+        learned(net, *batches, size=1, steps=3)
     assert torch.equal(net.outs[0].weight, before)
     assert net.training
     assert net.outs[0].weight.requires_grad
