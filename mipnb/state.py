@@ -4,6 +4,7 @@ import ast
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from mipnb.artefacts import read_json, sha256, under_root
 from mipnb.params import Params
 from mipnb.stages import Stage, notebook_parameters, read_notebook
 
-__all__ = ["RECORD", "code_files", "ingredients", "outputs", "reached", "stale_reasons"]
+__all__ = ["RECORD", "code_digests", "code_files", "ingredients", "outputs", "reached", "stale_reasons"]
 
 RECORD = "record.json"  # written last: a folder without it holds no finished results
 OWN_FILES = {
@@ -28,6 +29,7 @@ OWN_FILES = {
 _PACKAGE = Path(__file__).resolve().parent
 # params: its values are compared by themselves, a new one must make nothing stale; report, progress: make no results
 _NO_INGREDIENT = {"params", "report", "progress"}
+_SHOWS_DOCSTRINGS = re.compile(r"__doc__|\bhelp\(|\w\?\s*$", re.MULTILINE)
 _LARGE = 64 * 2**20  # bytes; a larger file (a real model's weights) is known by size and time
 
 
@@ -54,8 +56,8 @@ def ingredients(stage: Stage, params: Params, run: Path, stages: Mapping[str, St
                 inputs |= _digests(inside if inside.exists() else under_root(place), place)
     for earlier in stage.reads:
         inputs |= {f"{earlier}/{name}": digest for name, digest in outputs(stages[earlier], run).items()}
-    code = {str(path.relative_to(_PACKAGE)): sha256(path) for path in code_files(stage.notebook)}
-    return {"parameters": taken, "notebook": _source_digest(stage.notebook), "code": code, "inputs": inputs}
+    made = {"notebook": _source_digest(stage.notebook), "code": code_digests(stage.notebook)}
+    return {"parameters": taken, **made, "inputs": inputs}
 
 
 def _places(value: str) -> list[str]:
@@ -126,6 +128,30 @@ def _digest(path: Path) -> str:
     """Returns a file's SHA-256, or its size and time if it is large."""
     status = path.stat()
     return sha256(path) if status.st_size <= _LARGE else f"{status.st_size} bytes, {status.st_mtime_ns}"
+
+
+def code_digests(notebook: Path, package: Path = _PACKAGE) -> dict[str, str]:
+    """Returns module -> digest of what a notebook imports, and what that imports: code without comments and layout.
+
+    Docstrings do not count either, but for a notebook that shows them.
+    """
+    cells = [cell.source for cell in read_notebook(notebook).cells if cell.cell_type == "code"]
+    whole = any(_SHOWS_DOCSTRINGS.search(cell) for cell in cells)
+    return {
+        path.relative_to(package).as_posix(): _code_digest(path, path.stat().st_mtime_ns, whole)
+        for path in code_files(notebook, package)
+    }
+
+
+@functools.lru_cache(maxsize=1024)
+def _code_digest(file: Path, changed: int, docstrings: bool) -> str:
+    """Returns a digest of a module's syntax tree, with or without its docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        if documented and not docstrings and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def code_files(notebook: Path, package: Path = _PACKAGE) -> list[Path]:

@@ -17,7 +17,7 @@ from mipnb.stages import (
     notebook_parameters,
     replaced_reads,
 )
-from mipnb.state import code_files, ingredients
+from mipnb.state import code_digests, code_files, ingredients
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures" / "notebooks"
@@ -187,6 +187,37 @@ def test_a_module_changed_meanwhile_is_read_again(package: Path, tmp_path: Path)
     assert [path.stem for path in code_files(notebook, package)] == ["plotting"]
     (package / "plotting.py").write_text("import pkg.attribution  # now")
     assert [path.stem for path in code_files(notebook, package)] == ["attribution", "hooks", "plotting"]
+
+
+@pytest.mark.parametrize(
+    ("text", "same", "same_where_shown"),
+    [
+        ('"""Doc."""\ndef f(x):\n    """Adds."""\n    return x + 1', True, True),
+        ('"""Other."""\n\n\ndef f(x):  # why\n    """Adds one."""\n    return (x + 1)', True, False),
+        ('"""Doc."""\ndef f(x):\n    """Adds."""\n    return x + 2', False, False),
+        ('"""Doc."""\ndef f(x):\n    """Adds."""\n    return x + 1\n"""not a docstring"""', False, False),
+        ("def f(x):\n    return x + 1", True, False),
+    ],
+)
+def test_words_about_code_are_no_code_unless_a_notebook_shows_them(
+    package, tmp_path, text, same, same_where_shown
+):
+    plain = write_notebook(tmp_path / "a.ipynb", "import pkg.plotting")
+    shown = [
+        write_notebook(tmp_path / f"{name}.ipynb", "import pkg.plotting", cell)
+        for name, cell in (
+            ("b", "help(pkg.plotting.f)"),
+            ("c", "pkg.plotting.f.__doc__"),
+            ("d", "pkg.plotting?"),
+        )
+    ]
+    module = package / "plotting.py"
+    module.write_text('"""Doc."""\ndef f(x):\n    """Adds."""\n    return x + 1')
+    before = [code_digests(notebook, package) for notebook in (plain, *shown)]
+    assert set(before[0]) == {"plotting.py"}
+    module.write_text(text)
+    after = [code_digests(notebook, package) for notebook in (plain, *shown)]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [same] + [same_where_shown] * 3
 
 
 def test_changing_editing_leaves_attribution_alone(tmp_path: Path):
