@@ -4,7 +4,8 @@ Rankings adjust a sample's scores f, with r the retain mean, and N_f, N_r the L1
 layer by layer, which make both shares of their layer and of one scale:
 
 - "forget": f;
-- "difference": f - r, what both sets' values lose, one less the other's;
+- "difference": f - r; of signed scores (igi), to first order, what silencing takes from the forget set less what it takes from
+  the retain set;
 - "contrast": f / N_f - r / N_r;
 - "ratio": (f / N_f) / (|r| / N_r + 1 / n_neurons), the average share keeping neurons that the retain set does not use
   from an infinite ratio;
