@@ -124,8 +124,8 @@ def exact(probe: Probe, plan: Plan) -> Found:
 def tangent(probe: Probe, plan: Plan) -> Found:
     """What `exact` finds to first order in the candidate: only the path is scaled, and all candidates stay as they are.
 
-    One m-step pass a layer, of which the first needs one point: no path is below it. Of squared gradients ("ifi") it is no first
-    order of a difference, but what the candidate's square adds up to while the path alone is scaled.
+    One m-step pass a layer, of which the first needs one point: no path is below it. Of squared gradients ("ifi") it is no
+    first order of a difference, but what the candidate's square adds up to while the path alone is scaled.
     """
     return _upwards(probe, plan, _tangents)
 
