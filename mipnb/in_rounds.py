@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from typing import Any
 
 import torch
 from PIL import Image
@@ -49,7 +50,7 @@ def locate_in_rounds(
     per_round: tuple[int, int] = PER_ROUND,
     seed: int = 42,
     benchmark: str = "",
-    **size,
+    **size: Any,
 ) -> NeuronPath:
     """One path for a forget set: the neurons whose scores, added up over rounds, are the highest.
 
