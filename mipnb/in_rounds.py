@@ -5,11 +5,11 @@ does together. Algorithm 1 takes a question's path so far along when it scores t
 that is taken along, in all layers. Pruning knows this as iterative ranking of sensitivities (Verdenius et al. 2020; de Jorge et
 al. 2021, who let what is silent come back, too).
 
-A round's score of a neuron is dF/dgate, forget less retain, at gates 0 of the neurons chosen so far and 1 of all others: what
-silencing it takes away, or, where it is silent, what it would give back, to first order. Scores are added up over the rounds,
-and every round chooses anew by the sum, more and more neurons. So a neuron that costs the retain set much once it is silent
-loses its place, and noise of single rounds averages out. As integrated gradients add up slopes along the straight way from
-silent to full activations (Eq. 4), this adds them up along the way that the choice itself goes.
+A round's score of a neuron is dF/dgate, forget less retain (by a weight of its own), at gates 0 of the neurons chosen so far
+and 1 of all others: what silencing it takes away, or, where it is silent, what it would give back, to first order. Scores are
+added up over the rounds, and every round chooses anew by the sum, more and more neurons. So a neuron that costs the retain set
+much once it is silent loses its place, and noise of single rounds averages out. As integrated gradients add up slopes along
+the straight way from silent to full activations (Eq. 4), this adds them up along the way that the choice itself goes.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def locate_in_rounds(
     top_k: int | Sequence[int],
     *,
     rounds: int = 12,
+    retain_weight: float = 1.0,
     per_round: tuple[int, int] = PER_ROUND,
     seed: int = 42,
     benchmark: str = "",
@@ -61,6 +62,7 @@ def locate_in_rounds(
         branch: "text" or "vision".
         top_k: neurons of every layer, or of each layer by itself, that are silenced together.
         rounds: how often scores are taken; in the first half the choice grows, by equal parts.
+        retain_weight: what a point lost on the retain set weighs, 0 or more, where one lost on the forget set weighs 1.
         per_round: forget and retain questions that a round looks at, at most; others each time, as long as there are any.
         seed: of the questions' order.
         benchmark: what the questions are of; kept in the path.
@@ -70,7 +72,7 @@ def locate_in_rounds(
         ValueError: see `scores_in_rounds`.
     """
     at = (model, processor, forget, retain, branch, top_k)
-    made = {"rounds": rounds, "per_round": tuple(per_round), "seed": seed}
+    made = {"rounds": rounds, "retain_weight": retain_weight, "per_round": tuple(per_round), "seed": seed}
     values = scores_in_rounds(*at, **made, **size)
     sizes = layer_sizes(top_k, *values.shape)
     layers = tuple(tuple(sorted(_best(row, k).tolist())) for row, k in zip(values, sizes, strict=True))
@@ -87,6 +89,7 @@ def scores_in_rounds(
     top_k: int | Sequence[int],
     *,
     rounds: int = 12,
+    retain_weight: float = 1.0,
     per_round: tuple[int, int] = PER_ROUND,
     seed: int = 42,
     batch_size: int = 32,
@@ -94,10 +97,10 @@ def scores_in_rounds(
     max_rows: int = MAX_ROWS,
     memory_gb: float | None = None,
 ) -> Tensor:
-    """Mean over rounds of dF/dgate, forget less retain, F = exp(mean log-probability of the answer).
+    """Mean over rounds of dF/dgate, forget less `retain_weight` x retain, F = exp(mean log-probability of the answer).
 
     Args:
-        model, processor, forget, retain, branch, top_k, rounds, per_round, seed: see `locate_in_rounds`.
+        model, processor, forget, retain, branch, top_k, rounds, retain_weight, per_round, seed: see `locate_in_rounds`.
         batch_size, device, max_rows, memory_gb: as for `locate`; scores do not depend on them. Where memory runs out, half
             as many questions go through the model at a time from then on.
 
@@ -105,11 +108,14 @@ def scores_in_rounds(
         float32 (layers, n_neurons).
 
     Raises:
-        ValueError: numbers below 1, a top_k that does not fit, a set without questions, questions of both modalities, what
-            `locate` refuses about questions and networks, gradients of a set that are not finite or all 0.
+        ValueError: numbers below 1, a weight below 0, a top_k that does not fit, a set without questions, questions of
+            both modalities, what `locate` refuses about questions and networks, gradients of a set that are not finite or
+            all 0.
     """
     sets = {"forget": forget, "retain": retain}
     _check_sets(sets)
+    if not 0 <= retain_weight < float("inf"):
+        raise ValueError(f"retain_weight is {retain_weight}; expected a number, 0 or more")
     _check_numbers(rounds=[rounds], per_round=per_round, batch_size=[batch_size], max_rows=[max_rows])
     ffns = models.ffns(model, branch)
     check_networks(ffns)
@@ -144,7 +150,7 @@ def scores_in_rounds(
             sizes,
             ffns[0].n_neurons,
             rounds,
-            lambda gates: gradient("forget", gates) - gradient("retain", gates),
+            lambda gates: gradient("forget", gates) - retain_weight * gradient("retain", gates),
         )
 
 

@@ -29,7 +29,9 @@ def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
     layers = [Recipe("contrast", weighted=True)]
     patched = [Recipe(ranking, positions=PATCHED) for ranking in RANKINGS]
     patched += [Recipe(ranking, "people_turns", PATCHED) for ranking in ("contrast", "projected")]
-    patched += [Recipe("difference", positions=PATCHED, rounds=12)]
+    patched += [
+        Recipe("difference", positions=PATCHED, rounds=12, retain_weight=weight) for weight in (1, 2, 4)
+    ]
     if branch == "vision":
         return [*rankings, *people, *layers, *patched]
     places = [

@@ -38,18 +38,18 @@ def ranking_of(
     """
     k = size_of(case, branch) if k is None else k
     if recipe.rounds > 1:
-        return Ranked(choice, _in_rounds(case, branch, recipe.rounds, k))
+        return Ranked(choice, _in_rounds(case, branch, recipe, k))
     if located is None:
         located = located_scores(case, branch, recipe.picture_share > 0, {recipe.way})
     return follow(recipe, located, k if isinstance(k, int) else max(k), choice)
 
 
-def _in_rounds(case: Case, branch: str, rounds: int, k: int | Sequence[int]) -> Tensor:
+def _in_rounds(case: Case, branch: str, recipe: Recipe, k: int | Sequence[int]) -> Tensor:
     """Scores of rounds, (layers, n_neurons), once for the same questions: one case's are another one's other people's."""
     params, modality = case.params, case.modalities(branch)[0]
     sets = [of_modality(part, modality) for part in (case.forget, case.retain)]
     at_once = (len(of_modality(case.at_once(group), modality)) for group in ("forget", "retain"))
-    how = {"rounds": rounds, "seed": params.seed}
+    how = {"rounds": recipe.rounds, "retain_weight": recipe.retain_weight, "seed": params.seed}
     how |= {"per_round": tuple(map(min, PER_ROUND, at_once))}
     layers, n_neurons = len(case.ffns(branch)), case.ffns(branch)[0].n_neurons
     sizes = layer_sizes(min(k, n_neurons) if isinstance(k, int) else k, layers, n_neurons)

@@ -47,6 +47,7 @@ class Recipe:
         weighted: whether layers get neurons by their causal effect, measured on the located questions.
         rounds: how often scores are taken, each time with the neurons chosen so far silenced, and added up: differences of
             attribution patching, see `mipnb.in_rounds`.
+        retain_weight: of these, what a point lost on the retain set weighs.
     """
 
     ranking: str = "contrast"
@@ -55,6 +56,7 @@ class Recipe:
     picture_share: float = 0.0
     weighted: bool = False
     rounds: int = 1
+    retain_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -65,6 +67,11 @@ class Recipe:
                 f"ranking, aggregate, positions and picture_share are {made}; {self.rounds} rounds add up scores of one kind: "
                 f"choose {known}, or 1 round"
             )
+        if self.rounds == 1 and self.retain_weight != 1:
+            raise ValueError(
+                f"retain_weight is {self.retain_weight:g} and rounds is 1; scores taken once are set against the retain "
+                "set's by `ranking` alone: leave it 1, or choose more rounds"
+            )
 
     @property
     def name(self) -> str:
@@ -72,6 +79,7 @@ class Recipe:
         parts = [self.ranking, self.aggregate, self.positions]
         parts += [f"pictures {self.picture_share:g}"] * (self.picture_share > 0)
         parts += ["by effect"] * self.weighted + [f"{self.rounds} rounds"] * (self.rounds > 1)
+        parts += [f"retain x {self.retain_weight:g}"] * (self.retain_weight != 1)
         return ", ".join(parts)
 
     @property
@@ -82,7 +90,8 @@ class Recipe:
     @property
     def first_token(self) -> Recipe:
         """The same with scores of the first position alone, taken once, as released code takes them."""
-        return replace(self, positions=PATCHED_FIRST if self.way == PATCHED else "first", rounds=1)
+        where = PATCHED_FIRST if self.way == PATCHED else "first"
+        return replace(self, positions=where, rounds=1, retain_weight=1.0)
 
 
 def located_scores(case: Case, branch: str, pictured: bool = False, ways: Collection[str] = WAYS) -> Located:

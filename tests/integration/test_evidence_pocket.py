@@ -52,7 +52,7 @@ ROOT = str(project_root() / "data" / "pocket")
 IDS = [f"{number:03d}" for number in range(1, 201)]
 
 
-IN_ROUNDS = Recipe("difference", positions=PATCHED, rounds=2)
+IN_ROUNDS = Recipe("difference", positions=PATCHED, rounds=2, retain_weight=3)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_controls_follow_the_paths_recipe_on_questions_of_their_own(case, monkey
         return Ranked(choice, torch.zeros(4, 512))
 
     monkeypatch.setattr(trial, "ranking_of", spy)
-    recipe = Recipe("difference", positions=PATCHED, rounds=5)
+    recipe = Recipe("difference", positions=PATCHED, rounds=5, retain_weight=2)
     trial.all_rankings(case, "text", recipe)
     assert [seen[name][1] for name in ("path", "permuted_answers", "other_people")] == [recipe] * 3
     assert seen["first_token"][1] == Recipe("difference", positions=PATCHED_FIRST)
@@ -250,6 +250,7 @@ def test_a_recipe_in_rounds_looks_at_no_more_a_round_than_others_at_once(case, m
     whole = [of_modality(part, "image_text") for part in (case.forget, case.retain)]
     assert [len(part) for part in given[2:4]] == [len(part) for part in whole]
     assert (given[4:], how["per_round"], how["rounds"]) == (("vision", [5, 5, 5]), (2, 2), 2)
+    assert how["retain_weight"] == 3
     assert min(map(len, whole)) > 2 == len(of_modality(case.at_once("forget"), "image_text"))
     again = ranking_of(replace(fresh, people=()), "vision", IN_ROUNDS, k=[5] * 3, choice="other_people")
     assert torch.equal(again.values, first.values), "made once for the same questions"
@@ -261,7 +262,9 @@ def test_a_recipe_in_rounds_looks_at_no_more_a_round_than_others_at_once(case, m
     ]
     for one, k in others:
         assert not torch.equal(ranking_of(one, "vision", IN_ROUNDS, k=k).values, first.values)
-    assert len(calls) == 5
+    heavier = replace(IN_ROUNDS, retain_weight=4)
+    assert not torch.equal(ranking_of(fresh, "vision", heavier, k=5).values, first.values)
+    assert len(calls) == 6
 
 
 def test_first_token_scores_are_the_unscaled_models_at_the_first_position(case):
@@ -281,7 +284,13 @@ def test_first_token_scores_are_the_unscaled_models_at_the_first_position(case):
 def test_rounds_add_up_scores_of_one_kind(other):
     with pytest.raises(ValueError, match="2 rounds add up scores of one kind: choose"):
         replace(IN_ROUNDS, **other)
-    assert IN_ROUNDS.name == "difference, mean, patched, 2 rounds"
+    assert IN_ROUNDS.name == "difference, mean, patched, 2 rounds, retain x 3"
+    assert replace(IN_ROUNDS, retain_weight=1).name == "difference, mean, patched, 2 rounds"
+
+
+def test_scores_taken_once_have_no_weight_of_the_retain_set():
+    with pytest.raises(ValueError, match="retain_weight is 3 and rounds is 1; scores taken once"):
+        replace(IN_ROUNDS, rounds=1)
 
 
 def test_the_chosen_recipes_path_has_the_runs_numbers(case):

@@ -73,6 +73,9 @@ PLAIN, OTHER_FACE = Question("a", "FT", "Who?", "A."), Question("a", "VQA", "Who
         (([PLAIN], [PLAIN]), {"per_round": (4,)}, r"per_round is \[4\]; rounds take 2"),
         (([PLAIN], [PLAIN]), {"batch_size": 0}, r"batch_size is \[0\]"),
         (([PLAIN], [PLAIN]), {"max_rows": -1}, r"max_rows is \[-1\]"),
+        (([PLAIN], [PLAIN]), {"retain_weight": -0.5}, "retain_weight is -0.5; expected a number, 0 or more"),
+        (([PLAIN], [PLAIN]), {"retain_weight": float("nan")}, "retain_weight is nan"),
+        (([PLAIN], [PLAIN]), {"retain_weight": float("inf")}, "retain_weight is inf"),
     ],
 )
 def test_what_rounds_cannot_do_is_refused_before_any_pass(sets, numbers, told):
@@ -103,8 +106,16 @@ def scores(**how):
     return in_rounds.scores_in_rounds(torch.nn.Linear(1, 1), None, *sets, "text", 1, **how)
 
 
-def test_scores_are_forget_less_retain(asked):
-    assert scores(rounds=3).tolist() == [[2.0, -1.0]]
+@pytest.mark.parametrize(
+    ("how", "values"),
+    [
+        ({}, [2.0, -1.0]),
+        ({"retain_weight": 2.5}, [0.5, -4.0]),
+        ({"retain_weight": 0}, [3.0, 1.0]),
+    ],
+)
+def test_scores_are_forget_less_the_weight_of_retain(asked, how, values):
+    assert scores(rounds=3, **how).tolist() == [values]
 
 
 @pytest.mark.parametrize(("who", "name"), [("f", "forget"), ("r", "retain")])
