@@ -21,6 +21,8 @@ from mipnb.models import FFN
 BRANCHES = ("text", "vision")
 #: questions of a set and modality that activations are summed over
 N_SUMMED = 96
+#: so many times as many questions are asked where settings are chosen, as far as there are any: recipes are close to each other
+CHOOSING_ASKS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +118,9 @@ def trial_cases(
     """The cases that settings are chosen on, and those that are reported: every vanilla model with every forget set.
 
     The former are asked held-back phrasings and pictures of training questions, the latter about other people those of
-    Test_Set. All cases of a model share what is found out about the retain set that is located on.
+    Test_Set. Once settings are chosen, the people who were asked for it are people to keep like others, and are located on,
+    too, but for the first forget set, which stands in for the other people of a control. All cases of a model that locate on
+    the same retain set share what is found out about it.
 
     Args:
         loaded: name of a vanilla model -> model and processor.
@@ -124,20 +128,23 @@ def trial_cases(
         roles: from `people.draw_roles`.
         params: of the run; `trial_questions` says how many questions are asked.
     """
-    retain, _ = _located(root, roles.located, 0, params)
+    first, n_asked = _located(root, roles.located, 0, params)[0], params.trial_questions
     sets = [_located(root, ids, 0, params)[0] for ids in roles.forget]
-    chosen_on = [_located(root, ids, params.trial_questions, params) for ids in roles.validation]
-    _, held = _located(root, roles.validation_kept, params.trial_questions, params)
-    unused = unused_questions(root, roles.kept, params.trial_questions, params.seed)
+    *chosen_on, beside = [
+        _located(root, ids, CHOOSING_ASKS * n_asked, params)
+        for ids in (*roles.validation, roles.validation_kept)
+    ]
+    retain = [*first, *(question for part, _ in (*chosen_on[1:], beside) for question in part)]
+    unused = unused_questions(root, roles.kept, n_asked, params.seed)
     validation, reported = [], []
     for name, vanilla in loaded.items():
-        shared: dict = {}
+        choosing, shared = {}, {}
         for index, (ids, (forget, asked)) in enumerate(zip(roles.validation, chosen_on, strict=True)):
-            both = {"forget": asked, "retain": held}
-            own = (params, ids, (), shared)
-            validation.append(Case(f"{name}/{index}", *vanilla, forget, retain, both, *own))
+            both = {"forget": asked, "retain": beside[1]}
+            own = (params, ids, (), choosing)
+            validation.append(Case(f"{name}/{index}", *vanilla, forget, first, both, *own))
         for index, ids in enumerate(roles.forget):
-            asked = unused_questions(root, ids, params.trial_questions, params.seed)
+            asked = unused_questions(root, ids, n_asked, params.seed)
             both = {"forget": asked, "retain": unused}
             others = [*sets, chosen_on[0][0]][index + 1]
             own = (params, ids, others, shared)

@@ -30,7 +30,8 @@ class Roles:
         validation: the forget sets that settings are chosen on.
         kept: people to keep who are asked for the report.
         validation_kept: people to keep who are asked for the choice.
-        located: people to keep whom locating looks at, and whose means stand in for silenced neurons.
+        located: people to keep whom locating looks at, and whose means stand in for silenced neurons; once settings are chosen,
+            with those who were asked for the choice.
     """
 
     forget: tuple[tuple[str, ...], ...]
