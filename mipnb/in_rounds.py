@@ -108,9 +108,9 @@ def scores_in_rounds(
         float32 (layers, n_neurons).
 
     Raises:
-        ValueError: numbers below 1, a weight below 0, a top_k that does not fit, a set without questions, questions of
-            both modalities, what `locate` refuses about questions and networks, gradients of a set that are not finite or
-            all 0.
+        ValueError: numbers below 1, a weight below 0 or not finite, a top_k that does not fit, a set without questions,
+            questions of both modalities, what `locate` refuses about questions and networks, gradients of a set that are not
+            finite or all 0.
     """
     sets = {"forget": forget, "retain": retain}
     _check_sets(sets)

@@ -126,7 +126,8 @@ def trial_cases(
         loaded: name of a vanilla model -> model and processor.
         root: the benchmark.
         roles: from `people.draw_roles`.
-        params: of the run; `trial_questions` says how many questions are asked.
+        params: of the run; `trial_questions` says how many questions are asked for the report; for the choice, at most
+            CHOOSING_ASKS times as many.
     """
     first, n_asked = _located(root, roles.located, 0, params)[0], params.trial_questions
     sets = [_located(root, ids, 0, params)[0] for ids in roles.forget]

@@ -31,7 +31,7 @@ class Roles:
         kept: people to keep who are asked for the report.
         validation_kept: people to keep who are asked for the choice.
         located: people to keep whom locating looks at, and whose means stand in for silenced neurons; once settings are chosen,
-            with those who were asked for the choice.
+            with those who were asked for the choice, but for the first forget set of `validation`.
     """
 
     forget: tuple[tuple[str, ...], ...]

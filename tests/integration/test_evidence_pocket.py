@@ -1,5 +1,6 @@
 """The trial from people to verdicts, with few questions about few people of the pocket benchmark."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from mipnb.evidence import edited, learned, measures, shares, trial
 from mipnb.evidence import in_rounds as in_rounds_module
 from mipnb.evidence.asked import Asked, answer_marks, prepare
 from mipnb.evidence.cases import run_case, trial_cases
-from mipnb.evidence.choosing import choose, tried_marks, tried_table
+from mipnb.evidence.choosing import choose, recipes_for, tried_marks, tried_table
 from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.edited import cuts, edit_rankings, edit_trial, edits_of, training_sets
 from mipnb.evidence.in_rounds import chosen_path, ranking_of
@@ -89,25 +90,39 @@ def test_nobody_has_two_roles():
 
 
 def test_who_was_asked_for_the_choice_is_located_on_only_once_it_is_made(loaded, params):
-    roles = draw_roles(IDS, 1, n_sets=1, n_people=2, n_kept=2, n_validation=2)
-    chosen_on, (reported,) = trial_cases(loaded, ROOT, roles, params)
+    roles = draw_roles(IDS, 1, n_sets=2, n_people=2, n_kept=2, n_validation=2)
+    chosen_on, reported = trial_cases(loaded | {"second": loaded["vanilla"]}, ROOT, roles, params)
 
     def who(questions):
         return {question.person_id for question in questions}
 
-    kept = set(roles.validation_kept)
-    assert [who(case.retain) for case in chosen_on] == [set(roles.located)] * 2
-    assert [who(case.questions["retain"]) for case in chosen_on] == [kept] * 2
-    assert who(reported.retain) == {*roles.located, *kept, *roles.validation[1]}
-    assert who(reported.others) == set(roles.validation[0])
-    assert who(reported.questions["retain"]) == set(roles.kept)
-    assert chosen_on[0].shared is chosen_on[1].shared is not reported.shared
+    kept, added = set(roles.validation_kept), (*roles.validation_kept, *roles.validation[1])
+    assert [who(case.retain) for case in chosen_on] == [set(roles.located)] * 4
+    assert [who(case.questions["retain"]) for case in chosen_on] == [kept] * 4
+    assert [who(case.retain) for case in reported] == [{*roles.located, *added}] * 4
+    assert [who(case.others) for case in reported] == [set(roles.forget[1]), set(roles.validation[0])] * 2
+    assert [who(case.questions["retain"]) for case in reported] == [set(roles.kept)] * 4
+    may_be, _ = training_questions(ROOT, added, 0, params.seed)
+    assert Counter(q for q in reported[0].retain if q.person_id in added) == Counter(may_be)
+    memories = [id(case.shared) for case in (*chosen_on, *reported)]
+    assert memories[::2] == memories[1::2]
+    assert len(set(memories)) == 4, "the choice's and the report's of each model"
 
 
 def test_more_is_asked_where_settings_are_chosen(loaded, roles, params):
     (chosen_on,), (reported,) = trial_cases(loaded, ROOT, roles, params)
-    each = [len(of_modality(case.questions["forget"], "image_text")) for case in (chosen_on, reported)]
-    assert each[0] == 4 * each[1] == 8
+    for group in ("forget", "retain"):
+        n_asked, n_reported = (
+            len(of_modality(case.questions[group], "image_text")) for case in (chosen_on, reported)
+        )
+        assert n_asked == 4 * n_reported == 8
+
+
+@pytest.mark.parametrize("branch", ["text", "vision"])
+def test_recipes_that_are_tried_have_names_of_their_own_and_rounds_three_weights(branch):
+    recipes = recipes_for(branch, True)
+    assert len({recipe.name for recipe in recipes}) == len(recipes)
+    assert [recipe.retain_weight for recipe in recipes if recipe.rounds > 1] == [1, 2, 4]
 
 
 def test_what_is_asked_shares_no_phrasing_and_no_picture_with_what_is_located_on():
