@@ -114,8 +114,7 @@ def scores_in_rounds(
     """
     sets = {"forget": forget, "retain": retain}
     _check_sets(sets)
-    if not 0 <= retain_weight < float("inf"):
-        raise ValueError(f"retain_weight is {retain_weight}; expected a number, 0 or more")
+    check_weight(retain_weight)
     _check_numbers(rounds=[rounds], per_round=per_round, batch_size=[batch_size], max_rows=[max_rows])
     ffns = models.ffns(model, branch)
     check_networks(ffns)
@@ -201,6 +200,12 @@ def _check_sets(sets: Mapping[str, Sequence[Question]]) -> None:
         raise ValueError(
             f"rounds look at questions of one modality; these are {sorted(kinds)}: see `of_modality`"
         )
+
+
+def check_weight(retain_weight: float) -> None:
+    """ValueError unless it is a finite number, 0 or more."""
+    if not 0 <= retain_weight < float("inf"):
+        raise ValueError(f"retain_weight is {retain_weight}; expected a number, 0 or more")
 
 
 def _check_numbers(**numbers: Sequence[int]) -> None:

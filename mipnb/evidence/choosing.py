@@ -9,7 +9,7 @@ import pandas as pd
 from mipnb.evidence.cases import Case
 from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.in_rounds import ranking_of
-from mipnb.evidence.measures import branch_marks
+from mipnb.evidence.measures import NOTHING, branch_marks
 from mipnb.evidence.recipes import PATCHED, Recipe, located_scores, size_of, sizes_of
 from mipnb.evidence.trial import asked_of
 from mipnb.evidence.verdicts import measure_table
@@ -30,7 +30,7 @@ def recipes_for(branch: str, pictured: bool = False) -> list[Recipe]:
     patched = [Recipe(ranking, positions=PATCHED) for ranking in RANKINGS]
     patched += [Recipe(ranking, "people_turns", PATCHED) for ranking in ("contrast", "projected")]
     patched += [
-        Recipe("difference", positions=PATCHED, rounds=12, retain_weight=weight) for weight in (1, 2, 4)
+        Recipe("difference", positions=PATCHED, rounds=12, retain_weight=weight) for weight in (1, 2, 4, 8)
     ]
     if branch == "vision":
         return [*rankings, *people, *layers, *patched]
@@ -92,19 +92,18 @@ def _tried(case: Case, branch: str, recipes: Sequence[Recipe], n_draws: int, k: 
     drawn = random_rankings(ranked.values, n_draws, case.params.seed)
     sizes = {k: sizes_of(case, branch, Recipe(), drawn[0], k)}
     tables.append(branch_marks(case.model, asked, ffns, branch, drawn, sizes, **own))
-    return pd.concat(tables, ignore_index=True)
+    first, *others = tables  # each begins with the untouched model, whose questions count once
+    return pd.concat([first, *(table[table.choice != NOTHING] for table in others)], ignore_index=True)
 
 
 def choose(recipes: Sequence[Recipe], tried: pd.DataFrame) -> Recipe:
-    """The recipe with the largest ratio among those that surely take more from the forget than from the retain set.
+    """The recipe whose ratio is the largest at the lower end of its interval.
 
-    Without that condition a recipe whose neurons do nothing could win by a quotient of two small numbers; if none meets
-    it, all are candidates.
+    A recipe whose neurons do next to nothing has a quotient of two small numbers: large, perhaps, but never surely.
 
     Args:
         recipes: that were tried; of equal ones the first is taken.
         tried: from `tried_table`.
     """
     table = tried.set_index("recipe")
-    sure = [recipe for recipe in recipes if table.spared_low[recipe.name] > 0]
-    return max(sure or recipes, key=lambda recipe: table.ratio[recipe.name])
+    return max(recipes, key=lambda recipe: table.ratio_low[recipe.name])

@@ -105,7 +105,9 @@ def goal_sentences(table: pd.DataFrame, branch: str) -> str:
         table: from `verdicts.verdict_table`, with the controls "random", "activation" and "manu".
         branch: its name.
     """
-    ratios = table[table.measure == "ratio"].set_index("control")
+    ratios, falls, spared = (
+        table[table.measure == measure].set_index("control") for measure in ("ratio", "necessity", "spared")
+    )
     best = ratios.loc[["activation", "manu"]].sort_values("control_value").index[-1]
     lines = []
     for control, goal, name in (
@@ -120,8 +122,13 @@ def goal_sentences(table: pd.DataFrame, branch: str) -> str:
             if row.margin >= goal
             else "**not met**"
         )
+        own, other = (
+            f"{row[column]:.2f} ({falls.loc[control, column]:.2f} of forget lost, "
+            f"{falls.loc[control, column] - spared.loc[control, column]:.2f} of retain)"
+            for column in ("value", "control_value")
+        )
         lines.append(
-            f"- {branch}: loss on forget per point lost on retain {row.value:.2f}, {name} {row.control_value:.2f}: "
+            f"- {branch}: loss on forget per point lost on retain {own}, {name} {other}: "
             f"× {row.margin:.2f} (95 %: {row.low:.2f} to {row.high:.2f}); the goal × {goal:g} is {met}."
         )
     return "\n".join(lines)

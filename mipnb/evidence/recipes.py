@@ -19,6 +19,7 @@ from mipnb.evidence.cases import Case
 from mipnb.evidence.measures import layer_effects
 from mipnb.evidence.positions import GATES, at_positions, locate_by_position
 from mipnb.evidence.ranked import Ranked, even_sizes, weighted_sizes
+from mipnb.in_rounds import check_weight
 from mipnb.locating import locate, of_modality
 from mipnb.ranking import adjusted, aggregated
 from mipnb.rules import RULES
@@ -47,7 +48,7 @@ class Recipe:
         weighted: whether layers get neurons by their causal effect, measured on the located questions.
         rounds: how often scores are taken, each time with the neurons chosen so far silenced, and added up: differences of
             attribution patching, see `mipnb.in_rounds`.
-        retain_weight: of these, what a point lost on the retain set weighs.
+        retain_weight: of differences, what a point lost on the retain set weighs.
     """
 
     ranking: str = "contrast"
@@ -67,10 +68,11 @@ class Recipe:
                 f"ranking, aggregate, positions and picture_share are {made}; {self.rounds} rounds add up scores of one kind: "
                 f"choose {known}, or 1 round"
             )
-        if self.rounds == 1 and self.retain_weight != 1:
+        check_weight(self.retain_weight)
+        if self.ranking != "difference" and self.retain_weight != 1:
             raise ValueError(
-                f"retain_weight is {self.retain_weight:g} and rounds is 1; scores taken once are set against the retain "
-                "set's by `ranking` alone: leave it 1, or choose more rounds"
+                f"retain_weight is {self.retain_weight:g} and ranking is {self.ranking!r}; only a difference weighs the "
+                "retain set: leave it 1, or rank by 'difference'"
             )
 
     @property
@@ -90,8 +92,7 @@ class Recipe:
     @property
     def first_token(self) -> Recipe:
         """The same with scores of the first position alone, taken once, as released code takes them."""
-        where = PATCHED_FIRST if self.way == PATCHED else "first"
-        return replace(self, positions=where, rounds=1, retain_weight=1.0)
+        return replace(self, positions=PATCHED_FIRST if self.way == PATCHED else "first", rounds=1)
 
 
 def located_scores(case: Case, branch: str, pictured: bool = False, ways: Collection[str] = WAYS) -> Located:
@@ -200,6 +201,7 @@ def follow(recipe: Recipe, located: Located, top_k: int, choice: str = "path") -
 
 def _ranked(recipe: Recipe, sets: Mapping[str, Mapping[str, Scores]], top_k: int) -> Tensor:
     forget, retain = (at_positions(sets[group][recipe.positions]) for group in ("forget", "retain"))
+    retain = replace(retain, values=recipe.retain_weight * retain.values)
     return aggregated(adjusted(forget, retain, recipe.ranking), forget.names, recipe.aggregate, top_k)
 
 

@@ -36,8 +36,7 @@ def all_rankings(case: Case, branch: str, recipe: Recipe) -> list[Ranked]:
     Args:
         case: model and questions.
         branch: "text" or "vision".
-        recipe: of the path; permuted_answers and other_people follow it, too, and first_token but for its rounds and their
-            weight.
+        recipe: of the path; permuted_answers and other_people follow it, too, and first_token but for its rounds.
     """
     path = ranking_of(case, branch, recipe)
     return [path, lowest(path), *controls(case, branch, path), *_of_scores(case, branch, recipe)]
@@ -53,8 +52,8 @@ def controls(case: Case, branch: str, path: Ranked) -> list[Ranked]:
 def _of_scores(case: Case, branch: str, recipe: Recipe) -> list[Ranked]:
     """The controls that are made of scores.
 
-    The recipe of the run, by the trial's search; then the path's own recipe: of the first position's scores alone, taken once
-    and without a weight, on questions with somebody else's answers, and on the questions about other people to forget.
+    The recipe of the run, by the trial's search; then the path's own recipe: of the first position's scores alone, taken once,
+    on questions with somebody else's answers, and on the questions about other people to forget.
     """
     params = case.params
     aggregate = "mean" if params.aggregate == "union" else params.aggregate  # a union is no ranking

@@ -39,7 +39,7 @@ from mipnb.evidence.recipes import (
     sizes_of,
 )
 from mipnb.evidence.trial import CONTROLS, all_rankings, asked_of, case_marks, path_trial
-from mipnb.evidence.verdicts import verdict_table
+from mipnb.evidence.verdicts import Resampled, verdict_table
 from mipnb.generation import generate
 from mipnb.hooks import gated
 from mipnb.in_rounds import scores_in_rounds
@@ -119,10 +119,10 @@ def test_more_is_asked_where_settings_are_chosen(loaded, roles, params):
 
 
 @pytest.mark.parametrize("branch", ["text", "vision"])
-def test_recipes_that_are_tried_have_names_of_their_own_and_rounds_three_weights(branch):
+def test_recipes_that_are_tried_have_names_of_their_own_and_rounds_four_weights(branch):
     recipes = recipes_for(branch, True)
     assert len({recipe.name for recipe in recipes}) == len(recipes)
-    assert [recipe.retain_weight for recipe in recipes if recipe.rounds > 1] == [1, 2, 4]
+    assert [recipe.retain_weight for recipe in recipes if recipe.rounds > 1] == [1, 2, 4, 8]
 
 
 def test_what_is_asked_shares_no_phrasing_and_no_picture_with_what_is_located_on():
@@ -243,7 +243,7 @@ def test_controls_follow_the_paths_recipe_on_questions_of_their_own(case, monkey
     recipe = Recipe("difference", positions=PATCHED, rounds=5, retain_weight=2)
     trial.all_rankings(case, "text", recipe)
     assert [seen[name][1] for name in ("path", "permuted_answers", "other_people")] == [recipe] * 3
-    assert seen["first_token"][1] == Recipe("difference", positions=PATCHED_FIRST)
+    assert seen["first_token"][1] == Recipe("difference", positions=PATCHED_FIRST, retain_weight=2)
     assert Recipe("ratio", positions="prompt").first_token == Recipe("ratio", positions="first")
     assert seen["run_recipe"][1] == Recipe(case.params.ranking, case.params.aggregate)
     forget = {name: own.forget for name, (own, _) in seen.items()}
@@ -325,9 +325,20 @@ def test_rounds_add_up_scores_of_one_kind(other):
     assert replace(IN_ROUNDS, retain_weight=1).name == "difference, mean, patched, 2 rounds"
 
 
-def test_scores_taken_once_have_no_weight_of_the_retain_set():
-    with pytest.raises(ValueError, match="retain_weight is 3 and rounds is 1; scores taken once"):
-        replace(IN_ROUNDS, rounds=1)
+def test_only_a_difference_weighs_the_retain_set():
+    with pytest.raises(ValueError, match="retain_weight is 2 and ranking is 'contrast'; only a difference"):
+        Recipe("contrast", retain_weight=2)
+    for weight in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected a number, 0 or more"):
+            Recipe("difference", retain_weight=weight)
+
+
+def test_a_difference_taken_once_weighs_the_retain_set_as_often(case):
+    located = located_scores(case, "text", ways={PATCHED})
+    sets = [located["text"][group][PATCHED].values for group in ("forget", "retain")]
+    for weight in (0, 3):
+        found = follow(Recipe("difference", positions=PATCHED, retain_weight=weight), located, 8).values
+        torch.testing.assert_close(found, sets[0].mean(0) - weight * sets[1].mean(0))
 
 
 def test_the_chosen_recipes_path_has_the_runs_numbers(case):
@@ -467,6 +478,13 @@ def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
     assert choose([Recipe(), Recipe("ratio")], tried).name in set(tried.recipe)
 
 
+def test_a_question_counts_once_however_many_recipes_are_tried(loaded, roles, params):
+    cases, _ = trial_cases(loaded, ROOT, roles, params)
+    marks = tried_marks(cases, "vision", [Recipe(), Recipe("ratio")], n_draws=2)
+    asked = [question for question in cases[0].questions["retain"] if question.image]
+    assert Resampled(marks, "recall", 10).n_questions == len(asked)
+
+
 def test_the_runs_own_forget_set_is_asked_what_nothing_was_located_on(loaded, params):
     case = run_case(loaded["vanilla"], ROOT, params)
     people = case.asked.rows.groupby("set").person_id.agg(set)
@@ -519,9 +537,7 @@ def test_a_second_vanilla_model_joins_if_the_run_names_one(params, monkeypatch):
     assert len({fingerprint(case.model) for case in both.reported}) == 2
 
 
-def test_a_recipe_that_does_nothing_is_not_chosen():
-    rows = [("contrast, mean, run", 0.1, 2.0), ("ratio, mean, run", -0.01, 9.0), ("random", 0.0, 1.0)]
-    tried = pd.DataFrame(rows, columns=["recipe", "spared_low", "ratio"])
-    recipes = [Recipe(), Recipe("ratio")]
-    assert choose(recipes, tried) == Recipe()
-    assert choose(recipes, tried.assign(spared_low=0.0)) == Recipe("ratio")
+def test_a_recipe_that_may_do_nothing_is_not_chosen():
+    rows = [("contrast, mean, run", 2.0, 1.1), ("ratio, mean, run", 9.0, 0.2), ("random", 1.0, 3.0)]
+    tried = pd.DataFrame(rows, columns=["recipe", "ratio", "ratio_low"])
+    assert choose([Recipe("ratio"), Recipe()], tried) == Recipe()

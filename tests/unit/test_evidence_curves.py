@@ -37,14 +37,20 @@ def test_labels_do_not_run_into_each_other():
 
 
 def ratios(random, activation, manu):
-    rows = [(c, "ratio", 4.0, 4.0 / m, m, 0.8 * m, 1.2 * m, "better")
-            for c, m in (("random", random), ("activation", activation), ("manu", manu))]  # fmt: skip
+    rows = [row for c, m in (("random", random), ("activation", activation), ("manu", manu))
+            for row in ((c, "ratio", 4.0, 4.0 / m, m, 0.8 * m, 1.2 * m, "better"),
+                        (c, "necessity", 0.6, 0.5, 0.1, 0, 0.2, "not better"),
+                        (c, "spared", 0.45, 0.1, 0.35, 0, 0.2, "not better"))]  # fmt: skip
     columns = ["control", "measure", "value", "control_value", "margin", "low", "high", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def test_goals_are_held_against_random_and_the_better_point_wise_score():
     said = goal_sentences(ratios(4.0, 2.0, 1.6), "text").splitlines()
+    assert (
+        "4.00 (0.60 of forget lost, 0.15 of retain), random neurons 1.00 (0.50 of forget lost, 0.40 of retain)"
+        in said[0]
+    )
     assert "× 4.00" in said[0]
     assert said[0].endswith("is met.")
     assert "(manu)" in said[1]  # the control with the larger ratio
