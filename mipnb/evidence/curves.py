@@ -49,7 +49,7 @@ def curve_table(
 
 
 def curve_panel(table: pd.DataFrame, ax: Axes) -> Axes:
-    """One line a choice with its interval; forget solid, retain dashed.
+    """One line a choice with its interval, or a point with its bar for one of a single k; forget solid, retain dashed or hollow.
 
     Args:
         table: from `curve_table`.
@@ -62,10 +62,12 @@ def curve_panel(table: pd.DataFrame, ax: Axes) -> Axes:
         raise ValueError("there is nothing to draw: no choice was measured at any k")
     for (choice, group), part in table.groupby(["choice", "set"], sort=False):
         forget = group == "forget"
-        ax.plot(
-            part.k, part.value, color=COLOURS[choice], linestyle="-" if forget else "--", marker="o", markersize=2.5,
-            label=choice if forget else None,
-        )  # fmt: skip
+        look = {"color": COLOURS[choice], "marker": "o", "label": choice if forget else None}
+        if len(part) == 1:
+            ax.vlines(part.k, part.low, part.high, COLOURS[choice], "-" if forget else "--", linewidth=1)
+            ax.plot(part.k, part.value, linestyle="", markersize=4, fillstyle="full" if forget else "none", **look)
+            continue
+        ax.plot(part.k, part.value, linestyle="-" if forget else "--", markersize=2.5, **look)
         ax.fill_between(part.k, part.low, part.high, color=COLOURS[choice], alpha=0.12, linewidth=0)
     steps = sorted(table.k.unique())
     ax.set_xscale("log", base=2)

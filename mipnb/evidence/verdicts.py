@@ -2,8 +2,9 @@
 
 Intervals are percentiles of a bootstrap: vanilla models and forget sets are drawn again, crossed (pigeonhole bootstrap, Owen
 2007), then the people of a set, then the draws of a random choice. People are drawn once for all choices, so that differences
-are paired, and once for all units that ask the same people. A measure at its bound for everybody has an interval without
-width. Nothing is corrected for the number of measures and controls that are looked at.
+are paired, and once for all units that ask the same people; draws of a choice once for all of its marks. A measure at its bound
+for everybody has an interval without width. Two models and a few sets are few: intervals are then rather too narrow. Nothing is
+corrected for the number of measures and controls that are looked at.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Resampled:
 
     Attributes:
         values: (set, measure, choice, k) -> float64 (1 + n_resamples,); random choices averaged over their draws.
-        n_questions: questions of the retain set, all units together.
+        n_questions: questions of the retain set, of the unit that asks most; units ask the same ones.
     """
 
     def __init__(self, marks: pd.DataFrame, mark: str, n_resamples: int = 2000, seed: int = 0):
@@ -47,6 +48,7 @@ class Resampled:
         units = sorted(marks.unit.unique())
         self.units = self._crossed(units)
         self.people: dict[tuple, np.ndarray] = {}
+        self.draws: dict[tuple, np.ndarray] = {}
         parts = [self._unit(marks[marks.unit == unit], mark) for unit in units]
         keys = parts[0].keys()
         if lacking := [part.keys() ^ keys for part in parts if part.keys() != keys]:
@@ -54,9 +56,9 @@ class Resampled:
                 f"units have different rows: {sorted(lacking[0], key=str)[:3]} are not in all of {units}"
             )
         stacked = {key: np.stack([part[key] for part in parts], 1) for key in keys}  # (rows, units, draws)
-        self.values = {key: self._over_units(value) for key, value in stacked.items()}
+        self.values = {key: self._over_units(key[2], value) for key, value in stacked.items()}
         untouched = marks[(marks.choice == NOTHING) & (marks["set"] == "retain")]
-        self.n_questions = int(untouched.n.sum())
+        self.n_questions = int(untouched.groupby("unit").n.sum().max())
 
     def _weights(self, n: int) -> np.ndarray:
         """Weights of n things, (rows, n): all alike in row 0, drawn with replacement in the others."""
@@ -92,10 +94,12 @@ class Resampled:
                 found[(group, *key)] = means[:, columns]
         return found
 
-    def _over_units(self, values: np.ndarray) -> np.ndarray:
-        """(rows, units, draws) -> (rows,): means over the resampled units and draws."""
-        draws = self._weights(values.shape[2]) if values.shape[2] > 1 else np.ones((self.rows, 1))
-        return np.einsum("rud,ru,rd->r", values, self.units, draws)
+    def _over_units(self, choice: str, values: np.ndarray) -> np.ndarray:
+        """(rows, units, draws) of a choice -> (rows,): means over the resampled units and draws."""
+        key = (choice, values.shape[2])
+        if key not in self.draws:
+            self.draws[key] = self._weights(values.shape[2])
+        return np.einsum("rud,ru,rd->r", values, self.units, self.draws[key])
 
     def mean(self, group: str, measure: str, choice: str, k: int) -> np.ndarray:
         """Resampled means (rows,)."""
@@ -126,13 +130,15 @@ def measured(found: Resampled, choice: str, k: int | None) -> dict[str, np.ndarr
         choice: "path", "random", ...
         k: neurons per layer for all measures but the areas; None for the areas alone.
 
-    `ratio` counts a retain loss of less than half a question as half a question, and no gain as a loss.
+    `ratio` counts a loss of less than half a question of the retain set, and any gain, as half a question, of either set: neurons
+    that do nothing have ratio 1.
     """
     out = {}
     if k is not None and ("forget", "remove", choice, k) in found.values:
         falls = [found.untouched(s) - found.mean(s, "remove", choice, k) for s in SETS]
         out |= {"necessity": falls[0], "spared": falls[0] - falls[1]}
-        out["ratio"] = falls[0].clip(0) / np.maximum(falls[1], 0.5 / found.n_questions)
+        least = 0.5 / found.n_questions
+        out["ratio"] = falls[0].clip(least) / falls[1].clip(least)
     if k is not None and ("forget", "keep", choice, k) in found.values:
         out["sufficiency"] = found.mean("forget", "keep", choice, k)
     if k is not None and ("forget", "edit", choice, k) in found.values:
@@ -244,12 +250,8 @@ def verdict_table(
 
 
 def _margin(name: str, own: np.ndarray, other: np.ndarray) -> tuple[float, float, float, str]:
-    """Margin, its interval, verdict; a control that takes nothing from the forget set has ratio 0: any is better."""
-    if name in FACTORS:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            margin, none = np.where((own == 0) & (other == 0), 1.0, own / other), 1.0
-    else:
-        margin, none = own - other, 0.0
+    """Margin, its interval, verdict."""
+    margin, none = (own / other, 1.0) if name in FACTORS else (own - other, 0.0)
     value, low, high = _interval(margin)
     return value, low, high, BETTER if low > none else WORSE if high < none else NOT_BETTER
 

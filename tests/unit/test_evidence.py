@@ -138,6 +138,37 @@ def test_forget_sets_and_models_are_drawn_crossed():
     assert row.value == pytest.approx(0.5)
 
 
+def drawn_marks(taken, units=("a/0", "a/1", "b/0")):
+    """Marks of random choices, draw by draw: `taken(draw)` of every answer of either set."""
+    rows = [
+        (unit, "text", *what, group, "text", f"{group}{i}", 1.0 - fall, 1.0 - fall, 1)
+        for unit in units
+        for group in ("forget", "retain")
+        for i in range(4)
+        for what, fall in (
+            (("nothing", "nothing", 0, 0), 0),
+            *((("remove", "random", draw, 1), taken(draw)) for draw in range(20)),
+        )
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def test_a_draw_is_the_same_neurons_for_both_sets():
+    table = measure_table(drawn_marks(lambda draw: 0.2 + draw / 40)).set_index("measure")
+    assert table.loc["necessity", "low"] < 0.4 < table.loc["necessity", "high"]
+    assert table.loc["spared", ["low", "high"]].tolist() == pytest.approx([0, 0])
+    assert table.loc["ratio", ["low", "high"]].tolist() == pytest.approx([1, 1])
+
+
+def test_neurons_that_do_nothing_have_ratio_1():
+    marks = drawn_marks(lambda draw: 0.0)
+    idle = measure_table(marks).set_index("measure").loc["ratio"]
+    assert (idle.low, idle.value, idle.high) == (1, 1, 1)
+    half = marks.assign(recall=marks.recall.where((marks["set"] == "retain") | (marks.choice == "nothing"), 0.5))
+    found = measure_table(half).set_index("measure").loc["ratio"]
+    assert found.value == pytest.approx(0.5 / (0.5 / 4))  # of four questions, however many units ask them
+
+
 def test_units_are_resampled_too(net, asked):
     marks = marks_of(net, asked, planted())
     idle = marks_of(net, asked, Ranked("path", planted().values.roll(5)))

@@ -26,6 +26,18 @@ def test_curves_are_shares_of_the_untouched_model():
         curve_panel(curve_table(marks(), "keep", ["path"]), ax)
 
 
+def test_a_choice_of_one_size_is_a_point_with_its_interval():
+    table = curve_table(marks(), "remove", ["path"])
+    one = table[table.k == 4].assign(low=0.2, high=0.9)
+    _, ax = plt.subplots()
+    curve_panel(one, ax)
+    bars = [lines.get_segments()[0][:, 1].tolist() for lines in ax.collections]
+    assert bars == [pytest.approx([0.2, 0.9])] * 2
+    assert [line.get_fillstyle() for line in ax.lines] == ["full", "none"]  # forget, retain
+    assert [tuple(line.get_ydata()) for line in ax.lines] == [(0.5,), (1,)]
+    plt.close(ax.figure)
+
+
 def test_labels_do_not_run_into_each_other():
     table = curve_table(marks(), "remove", ["path"])
     more = pd.concat([table.assign(k=k) for k in (12, 256, 384, 448, 512)])
