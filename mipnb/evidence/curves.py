@@ -49,7 +49,7 @@ def curve_table(
 
 
 def curve_panel(table: pd.DataFrame, ax: Axes) -> Axes:
-    """One line a choice with its interval, or a point with its bar for one of a single k; forget solid, retain dashed or hollow.
+    """One line a choice with its interval, of one k a point with its bar; forget solid, retain dashed or hollow.
 
     Args:
         table: from `curve_table`.
@@ -65,7 +65,9 @@ def curve_panel(table: pd.DataFrame, ax: Axes) -> Axes:
         look = {"color": COLOURS[choice], "marker": "o", "label": choice if forget else None}
         if len(part) == 1:
             ax.vlines(part.k, part.low, part.high, COLOURS[choice], "-" if forget else "--", linewidth=1)
-            ax.plot(part.k, part.value, linestyle="", markersize=4, fillstyle="full" if forget else "none", **look)
+            ax.plot(
+                part.k, part.value, linestyle="", markersize=4, fillstyle="full" if forget else "none", **look
+            )
             continue
         ax.plot(part.k, part.value, linestyle="-" if forget else "--", markersize=2.5, **look)
         ax.fill_between(part.k, part.low, part.high, color=COLOURS[choice], alpha=0.12, linewidth=0)

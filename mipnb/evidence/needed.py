@@ -66,6 +66,6 @@ def needed_sentence(needed: pd.DataFrame, forgetting: float) -> str:
         verdict = "**not met**" if not met[0] else "met" if surely else "met as measured, not surely"
     return (
         f"Neurons per layer to forget {forgetting:.0%} at 0.99 retention: {told}. The goal (a quarter of random) is {verdict}. "
-        f"With people, forget sets and models drawn again it is met in {met[1:].mean():.0%} of {len(needed) - 1} resamples, and in "
-        f"{alone[1:].mean():.0%} the path alone is enough."
+        f"With people, forget sets and models drawn again it is met in {met[1:].mean():.0%} of {len(needed) - 1} resamples, "
+        f"and in {alone[1:].mean():.0%} the path alone is enough."
     )

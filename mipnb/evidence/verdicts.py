@@ -130,8 +130,8 @@ def measured(found: Resampled, choice: str, k: int | None) -> dict[str, np.ndarr
         choice: "path", "random", ...
         k: neurons per layer for all measures but the areas; None for the areas alone.
 
-    `ratio` counts a loss of less than half a question of the retain set, and any gain, as half a question, of either set: neurons
-    that do nothing have ratio 1.
+    `ratio` counts a loss of less than half a question of the retain set, and any gain, as half a question, of either set:
+    neurons that do nothing have ratio 1.
     """
     out = {}
     if k is not None and ("forget", "remove", choice, k) in found.values:

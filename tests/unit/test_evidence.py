@@ -164,7 +164,9 @@ def test_neurons_that_do_nothing_have_ratio_1():
     marks = drawn_marks(lambda draw: 0.0)
     idle = measure_table(marks).set_index("measure").loc["ratio"]
     assert (idle.low, idle.value, idle.high) == (1, 1, 1)
-    half = marks.assign(recall=marks.recall.where((marks["set"] == "retain") | (marks.choice == "nothing"), 0.5))
+    half = marks.assign(
+        recall=marks.recall.where((marks["set"] == "retain") | (marks.choice == "nothing"), 0.5)
+    )
     found = measure_table(half).set_index("measure").loc["ratio"]
     assert found.value == pytest.approx(0.5 / (0.5 / 4))  # of four questions, however many units ask them
 
