@@ -130,8 +130,10 @@ def select(
 
 def warn_of_silent(branch: str, layers: list[int]) -> None:
     """A warning for layers without a score, so that a path has no neurons there."""
-    told = f"every score of {branch} layers {layers} is 0: nothing to choose by, so the path has no neurons there"
-    warnings.warn(told, stacklevel=3)
+    warnings.warn(
+        f"every score of {branch} layers {layers} is 0: nothing to choose by, so the path has no neurons there",
+        stacklevel=3,
+    )
 
 
 def sample_paths(scores: Scores, top_k: int, benchmark: str = "") -> dict[str, NeuronPath]:
