@@ -22,7 +22,6 @@ gradient (attribution patching), and `relevance`, the same with propagation rule
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -147,7 +146,7 @@ def _networks(
 ) -> Sequence[FFN]:
     """The branch's networks, or those given, once they and the batch are found fit to be scored (ValueError if not)."""
     ffns = models.ffns(model, branch) if ffns is None else ffns
-    check_networks(ffns)
+    check_networks(model, ffns)
     top_neurons(torch.zeros(ffns[0].n_neurons), top_k)
     check_batch(model, batch, branch)
     return ffns
@@ -172,8 +171,6 @@ def _rows(probe: Probe, plan: Plan, max_rows: int | None, memory_gb: float | Non
         raise ValueError(f"max_rows is {max_rows}; a pass holds at least 1 row")
     if memory_gb is None:
         return max_rows or MAX_ROWS
-    if not math.isfinite(memory_gb):
-        raise ValueError(f"memory_gb is {memory_gb}; expected a finite number of GB, or None for no limit")
     fitting = rows_within(memory_gb, probe, plan.n_steps)
     return min(fitting, max_rows or fitting)
 

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from mipnb.benchmarks import Question
 from mipnb.benchmarks.protocols import chat
+from mipnb.benchmarks.questions import PICTURED_TASKS
 from mipnb.families import Family, family_of
 
 Batch = dict[str, Tensor]
@@ -35,13 +36,19 @@ def encode(processor, questions: Sequence[Question], with_answer: bool = True, d
         with image_grid_thw int64 (batch, 3) for a family that packs them, else (batch, channels, height, width).
 
     Raises:
-        ValueError: no questions, an empty answer where answers are wanted, pictures in some questions only, a processor of
-            no known family, or one that cuts a picture into several.
+        ValueError: no questions, an empty answer where answers are wanted, pictures in some questions only, none in one of a
+            task that has pictures, a processor of no known family, or one that cuts a picture into several.
     """
     empty = [f"{q.person_id}: {q.prompt}" for q in questions if not q.answer.strip()]
     if with_answer and empty:
         raise ValueError(
             f"the answer of {empty[:3]} is empty: there is nothing to score or to learn; give one, or leave it out"
+        )
+    bare = [f"{q.person_id}: {q.prompt}" for q in questions if q.task in PICTURED_TASKS and q.image is None]
+    if bare:
+        raise ValueError(
+            f"{bare[:3]} are image questions without an image (tasks {', '.join(PICTURED_TASKS)} have one): give it, or the "
+            "task without pictures"
         )
     pictured = {question.image is not None for question in questions}
     if len(pictured) != 1:

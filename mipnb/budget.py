@@ -7,12 +7,13 @@ same on a processor and on an accelerator.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from mipnb.parts import longest
+from mipnb.parts import dearest
 from mipnb.probe import Probe
 
 TRANSIENT = 4  # tensors of the largest saved size that live at one time beside what is saved
@@ -27,9 +28,12 @@ def rows_within(memory_gb: float, probe: Probe, n_steps: int) -> int:
         n_steps: points of the grid, whose states are kept from layer to layer.
 
     Raises:
-        ValueError: not even one sample fits; the message says how much it takes.
+        ValueError: a budget that is no finite number; not even one sample fits: the message says how much it takes.
     """
-    needed = row_bytes(probe, n_steps)
+    if not math.isfinite(memory_gb):
+        raise ValueError(f"memory_gb is {memory_gb}; expected a finite number of GB, or None for no limit")
+    alone = [replace(probe, batch=batch) for batch in dearest(probe.batch)]
+    needed, probe = max(((row_bytes(one, n_steps), one) for one in alone), key=lambda pair: pair[0])
     rows = int(memory_gb * 1e9 // needed)
     if rows < 1:
         raise ValueError(
@@ -40,8 +44,13 @@ def rows_within(memory_gb: float, probe: Probe, n_steps: int) -> int:
 
 
 def row_bytes(probe: Probe, n_steps: int) -> int:
-    """Bytes that one row of a pass takes: saved for the backward pass, in passing, and kept between passes."""
-    one = replace(probe, batch=longest(probe.batch), max_rows=1)
+    """Bytes that one row of a pass takes: saved for the backward pass, in passing, and kept between passes.
+
+    Args:
+        probe: one sample.
+        n_steps: see `rows_within`.
+    """
+    one = replace(probe, max_rows=1)
     saved: dict[int, int] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in probe.model.parameters()}
 
@@ -56,7 +65,7 @@ def row_bytes(probe: Probe, n_steps: int) -> int:
     with saved_tensors_hooks(count, lambda tensor: tensor):
         found = one.gradients(gates, list(gates))
     results = 3 * sum(gradient.nbytes for gradient in found)  # of a pass, their sum, and those at the point 1
-    return sum(saved.values()) + TRANSIENT * max(saved.values()) + results + _kept(one, n_steps)
+    return sum(saved.values()) + TRANSIENT * max(saved.values(), default=0) + results + _kept(one, n_steps)
 
 
 def _kept(one: Probe, n_steps: int) -> int:

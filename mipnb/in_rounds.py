@@ -14,7 +14,7 @@ the straight way from silent to full activations (Eq. 4), this adds them up alon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -27,10 +27,10 @@ from mipnb.attribution import MAX_ROWS
 from mipnb.batches import Batch, encode
 from mipnb.benchmarks import Question
 from mipnb.budget import rows_within
-from mipnb.learned_gates import answered_under, gradients_alone, layer_sizes
+from mipnb.learned_gates import answered_under, gradients_alone, layer_sizes, usable
 from mipnb.memory import fitting
-from mipnb.paths import NeuronPath
-from mipnb.preconditions import check_batch, check_networks
+from mipnb.paths import NeuronPath, warn_of_silent
+from mipnb.preconditions import check_batch, check_networks, check_sets
 from mipnb.probe import Probe
 from mipnb.training import shuffled
 
@@ -76,6 +76,8 @@ def locate_in_rounds(
     values = scores_in_rounds(*at, **made, **size)
     sizes = layer_sizes(top_k, *values.shape)
     layers = tuple(tuple(sorted(_best(row, k).tolist())) for row, k in zip(values, sizes, strict=True))
+    if silent := [layer for layer, row in enumerate(values) if not row.any()]:
+        warn_of_silent(branch, silent)
     made |= {"search": "in rounds", "per_round": list(per_round)}
     return NeuronPath(branch, layers, values.shape[1], models.fingerprint(model), benchmark, made)
 
@@ -113,11 +115,11 @@ def scores_in_rounds(
             finite or all 0.
     """
     sets = {"forget": forget, "retain": retain}
-    _check_sets(sets)
+    check_sets(sets)
     check_weight(retain_weight)
     _check_numbers(rounds=[rounds], per_round=per_round, batch_size=[batch_size], max_rows=[max_rows])
     ffns = models.ffns(model, branch)
-    check_networks(ffns)
+    check_networks(model, ffns)
     sizes, rows = layer_sizes(top_k, len(ffns), ffns[0].n_neurons), min(batch_size, max_rows)
     draws = {
         name: shuffled(part, min(most, len(part)), seed)
@@ -138,11 +140,12 @@ def scores_in_rounds(
             return answered_under(model, ffns, branch, batches, gates)[1]
 
         found, rows = fitting(within, rows, "questions")
-        return _usable(found, name)
+        return usable(found, name)
 
     with gradients_alone(model):
         if memory_gb is not None:
-            largest = encoded([max((*forget, *retain), key=_size)])
+            most = [max((*forget, *retain), key=key) for key in (_size, lambda asked: _size(asked)[1])]
+            largest = encoded(most)  # most pixels, most text
             packed = branch == "vision" and "image_grid_thw" in largest
             rows = min(rows, rows_within(memory_gb, Probe(model, ffns, largest, "probability", packed, 1), 1))
         return add_up(
@@ -176,30 +179,10 @@ def add_up(sizes: Sequence[int], n_neurons: int, rounds: int, gained: Callable[[
 
 
 def _best(values: Tensor, size: int) -> Tensor:
-    """The highest of a layer, none if `size` is 0; ties by the lower index."""
+    """The highest of a layer, ties by the lower index; none where no gradient has come to the layer: all values are 0."""
+    if not values.any():
+        return torch.zeros(0, dtype=torch.int64)
     return values.sort(descending=True, stable=True).indices[:size]
-
-
-def _usable(gradient: Tensor, name: str) -> Tensor:
-    if not gradient.isfinite().all():
-        raise ValueError(
-            f"gradients of the {name} set are not finite: nor are the model's answers; try another dtype"
-        )
-    if not gradient.any():
-        raise ValueError(
-            f"every gradient of the {name} set is 0: the model is surer of these answers than its numbers are fine, or "
-            "something in it cuts the graph (detach, no_grad, a module that passes no gradients on)"
-        )
-    return gradient.cpu()
-
-
-def _check_sets(sets: Mapping[str, Sequence[Question]]) -> None:
-    if empty := [name for name, part in sets.items() if not part]:
-        raise ValueError(f"the {empty[0]} set has no questions; rounds set the one set against the other")
-    if len(kinds := {question.modality for part in sets.values() for question in part}) > 1:
-        raise ValueError(
-            f"rounds look at questions of one modality; these are {sorted(kinds)}: see `of_modality`"
-        )
 
 
 def check_weight(retain_weight: float) -> None:

@@ -24,7 +24,7 @@ from mipnb.benchmarks import Question
 from mipnb.hooks import gated, undisturbed
 from mipnb.paths import NeuronPath
 from mipnb.precision import float32_arithmetic
-from mipnb.preconditions import check_batch
+from mipnb.preconditions import check_batch, check_networks, check_sets
 from mipnb.training import optimize, shuffled
 
 #: of the weights, which are logits of being silenced
@@ -64,13 +64,14 @@ def learn_path(
         benchmark: what the questions are of; kept in the path.
 
     Raises:
-        ValueError: a set without questions, questions without answers or (vision) pictures, a top_k that does not fit.
+        ValueError: a set without questions, questions of both modalities, without answers or (vision) pictures, a top_k that
+            does not fit, a quantised model, gradients of a set that are not finite or 0, in all layers or in some.
     """
-    if empty := [name for name, part in (("forget", forget), ("retain", retain)) if not part]:
-        raise ValueError(f"the {empty[0]} set has no questions; gates are learned on both sets")
+    check_sets({"forget": forget, "retain": retain})
     for part in (forget, retain):
         check_batch(model, encode(processor, part[:1], device=device), branch)
     ffns = models.ffns(model, branch)
+    check_networks(model, ffns)
     sizes = layer_sizes(top_k, len(ffns), ffns[0].n_neurons)
     pairs = _batches(processor, (forget, retain), steps, batch_size, seed, device)
     weights = _learned(model, ffns, branch, pairs, sizes, steps, seed)
@@ -122,6 +123,8 @@ def _learned(
     def loss(step: int) -> Tensor:
         gates = 1 - _silenced(weights, sizes)
         (left, down), (kept, up) = (answered_under(model, ffns, branch, part, gates) for part in next(pairs))
+        if step == 0:
+            _check_reached(branch, usable(down, "forget"), usable(up, "retain"))
         moved = (gates * (down - up)).sum()  # has the loss's gradient; its value is put right below
         return moved - moved.detach() + left - kept
 
@@ -130,6 +133,32 @@ def _learned(
         weights.requires_grad_()
         optimize([{"params": [weights], "lr": LEARNING_RATE}], loss, steps, min(_WARMUP, steps))
     return weights.detach()
+
+
+def usable(gradient: Tensor, name: str) -> Tensor:
+    """A set's gradient in the gates, on the processor; ValueError if it is not finite, or 0 everywhere."""
+    if not gradient.isfinite().all():
+        raise ValueError(
+            f"gradients of the {name} set are not finite: nor are the model's answers; try another dtype"
+        )
+    if not gradient.any():
+        raise ValueError(
+            f"every gradient of the {name} set is 0: the model is surer of these answers than its numbers are fine, or "
+            "something in it cuts the graph (detach, no_grad, a module that passes no gradients on)"
+        )
+    return gradient.cpu()
+
+
+def _check_reached(branch: str, *gradients: Tensor) -> None:
+    """ValueError if some layers get no gradient from any set: which of their neurons come out would be chance."""
+    blind = [
+        layer for layer, rows in enumerate(zip(*gradients, strict=True)) if not any(map(Tensor.any, rows))
+    ]
+    if blind:
+        raise ValueError(
+            f"no gradient reaches {branch} layers {blind}: something in the model cuts the graph above them (no_grad, detach); "
+            "gates cannot be learned there"
+        )
 
 
 def _silenced(weights: Tensor, sizes: Sequence[int]) -> Tensor:

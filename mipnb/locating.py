@@ -18,6 +18,7 @@ from mipnb.batches import encode
 from mipnb.benchmarks import Question
 from mipnb.memory import fitting
 from mipnb.partial import Partial, partial_results, questions_digest, weights_digest
+from mipnb.preconditions import check_precision, check_sets
 from mipnb.progress import progress
 from mipnb.rules import ADAPTIVE, RULES
 from mipnb.scores import Scores, concatenate
@@ -89,6 +90,8 @@ def locate(
     """
     if not questions:
         raise ValueError(f"there is no question to locate the {branch} branch on; expected at least one")
+    check_sets({branch: questions})
+    check_precision(model)
     names, fingerprint = question_names(questions), models.fingerprint(model)
     kept = _kept(resume, model, questions, branch, choices)
     rows = choices.pop("max_rows", _most_rows(batch_size, choices))

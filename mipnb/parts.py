@@ -41,6 +41,14 @@ def longest(batch: Batch) -> Batch:
     return pick(batch, lengths(batch).argmax()[None])
 
 
+def dearest(batch: Batch) -> list[Batch]:
+    """Samples alone, one of which takes the most memory: the longest and, where pictures differ, that with the most patches."""
+    if "image_grid_thw" not in batch:
+        return [longest(batch)]
+    patches = batch["image_grid_thw"].prod(-1)
+    return [longest(batch), trimmed(pick(batch, patches.argmax()[None]))]
+
+
 def trimmed(batch: Batch) -> Batch:
     """A right-padded batch without the last columns that no sample has tokens in."""
     if "attention_mask" not in batch:

@@ -7,6 +7,7 @@ what the retain set uses, then an aggregate turns samples into one choice a laye
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,9 @@ def select(
             top_k, so that a layer may get more than top_k). Ties go by the mean.
         benchmark: what the scores were computed on; kept in the path.
 
+    A layer in which no forget question has a score (`Scores.silent_layers`) gets no neurons, with a warning: there is
+    nothing to choose by.
+
     Raises:
         ValueError: unknown ranking or aggregate, top_k larger than the layer, retain scores missing or of
             another model, branch or way of scoring.
@@ -117,8 +121,19 @@ def select(
     if ranking not in RANKINGS or aggregate not in AGGREGATES:
         raise ValueError(f"ranking {ranking!r}, aggregate {aggregate!r}; known: {RANKINGS}, {AGGREGATES}")
     chosen = _chosen(forget_scores, adjusted(forget_scores, retain_scores, ranking), top_k, aggregate)
+    if silent := forget_scores.silent_layers:
+        warn_of_silent(forget_scores.branch, silent)
+        chosen = [neurons[:0] if layer in silent else neurons for layer, neurons in enumerate(chosen)]
     parameters = forget_scores.parameters | {"ranking": ranking, "aggregate": aggregate, "path_top_k": top_k}
     return _path(forget_scores, chosen, benchmark, parameters)
+
+
+def warn_of_silent(branch: str, layers: list[int]) -> None:
+    """A warning for layers without a score, so that a path has no neurons there."""
+    warnings.warn(
+        f"every score of {branch} layers {layers} is 0: nothing to choose by, so the path has no neurons there",
+        stacklevel=3,
+    )
 
 
 def sample_paths(scores: Scores, top_k: int, benchmark: str = "") -> dict[str, NeuronPath]:

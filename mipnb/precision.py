@@ -44,16 +44,20 @@ def float32_arithmetic(model: nn.Module) -> Iterator[None]:
     Linear layers are made float32 one at a time, for as long as their product takes, forward and backward; what is
     small (norms, patch embeddings, biases) for as long as the context lasts. Results, and gradients in activations,
     are those of the same weights loaded in float32; on a GPU products are TensorFloat-32's. Activations take twice the
-    memory that they take in bfloat16. Weights get no gradients. A float32 model is computed as ever.
+    memory that they take in bfloat16. Weights get no gradients. A float32 model is computed as ever, and autocast around either
+    is off. What a model rounds by itself stays rounded (Gemma 3 its embeddings' scale, to the weights' dtype).
 
     Args:
         model: on any device; it is left as found, bit for bit.
     """
-    if all(parameter.dtype == torch.float32 for parameter in model.parameters()):
-        yield
-        return
     on_gpu = any(parameter.is_cuda for parameter in model.parameters())
     with ExitStack() as stack:
+        for device in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if all(parameter.dtype == torch.float32 for parameter in model.parameters()):
+            yield
+            return
         stack.enter_context(_tensor_float32() if on_gpu else nullcontext())
         for parameter in _small_parameters(model):
             stack.callback(setattr, parameter, "data", parameter.data)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from mipnb.batches import IGNORED, Batch, n_pictures
+from mipnb.benchmarks import Question
 from mipnb.models import FFN
 
-_QUANTISED = ("4bit", "8bit", "quant", "awq", "gptq", "hqq")
+_QUANTISED = ("4bit", "8bit", "quant", "awq", "gptq", "hqq", "qlinear")
 
 
 def check_choices(**choices: tuple) -> None:
@@ -19,8 +20,18 @@ def check_choices(**choices: tuple) -> None:
             raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}")
 
 
-def check_networks(ffns: Sequence[FFN]) -> None:
-    """Raise ValueError unless there are networks, of one width, with neurons, in plain floating-point weights."""
+def check_sets(sets: Mapping[str, Sequence[Question]]) -> None:
+    """Raise ValueError unless every set, by name, has questions, and all are of one modality."""
+    if empty := [name for name, part in sets.items() if not part]:
+        raise ValueError(f"the {empty[0]} set has no questions; give at least one")
+    if len(kinds := {question.modality for part in sets.values() for question in part}) > 1:
+        raise ValueError(
+            f"questions of one modality are needed at a time; these are {sorted(kinds)}: see `of_modality`"
+        )
+
+
+def check_networks(model: nn.Module, ffns: Sequence[FFN]) -> None:
+    """Raise ValueError unless there are networks, of one width, with neurons, and no layer of the model is quantised."""
     widths = {ffn.n_neurons for ffn in ffns}
     if len(widths) != 1:
         raise ValueError(
@@ -31,19 +42,45 @@ def check_networks(ffns: Sequence[FFN]) -> None:
             f"{ffns[0].name} has no neurons: its last linear layer has no input columns to score"
         )
     for ffn in ffns:
-        _check_precision(ffn)
+        for name, linear in ((ffn.output_name, ffn.output), *zip(ffn.input_names, ffn.inputs, strict=True)):
+            weight = getattr(linear, "weight", None)  # some pack it elsewhere
+            named = any(word in type(linear).__name__.lower() for word in _QUANTISED)
+            if named or weight is None or _packed(weight):
+                _refuse(_described(name, linear, weight))
+    check_precision(model)
 
 
-def _check_precision(ffn: FFN) -> None:
-    for name, linear in ((ffn.output_name, ffn.output), *zip(ffn.input_names, ffn.inputs, strict=True)):
-        kind, weight = type(linear).__name__, getattr(linear, "weight", None)  # some pack it elsewhere
-        packed = weight is None or not weight.is_floating_point()
-        if packed or any(word in kind.lower() for word in _QUANTISED):
-            known = "no" if weight is None else weight.dtype
-            raise ValueError(
-                f"{name} is a {kind} with {known} weights: a quantised network's neurons cannot be edited, and "
-                f"its scores are those of the rounded weights; load the model in bfloat16 or float32"
-            )
+def check_precision(model: nn.Module) -> None:
+    """Raise ValueError if a layer of the model is quantised, or transformers says that the model is."""
+    if getattr(model, "is_quantized", False):
+        _refuse(f"this {type(model).__name__} is quantised")
+    for name, module in model.named_modules():
+        for weight in module.parameters(recurse=False):
+            if _packed(weight):
+                _refuse(_described(name, module, weight))
+
+
+def _packed(weight: Tensor) -> bool:
+    """Whether a weight is kept in whole numbers, in 8 bits or less, or in a tensor or parameter of its own kind.
+
+    torchao and quanto have tensors of their own, which call themselves float32; bitsandbytes has parameters of its own, whose
+    bytes may be stored under any dtype.
+    """
+    plain = isinstance(weight, nn.Parameter) and weight.is_floating_point()
+    plain = plain and (type(weight), type(weight.data)) == (nn.Parameter, Tensor)
+    return not plain or weight.element_size() < 2
+
+
+def _described(name: str, module: nn.Module, weight: Tensor | None) -> str:
+    known = "no" if weight is None else f"{weight.dtype} ({type(weight).__name__})"
+    return f"{name} is a {type(module).__name__} with {known} weights"
+
+
+def _refuse(what: str) -> None:
+    raise ValueError(
+        f"{what}: a quantised network's neurons cannot be edited, and scores are those of rounded weights, wherever in the "
+        "model they are; load the model in bfloat16 or float32"
+    )
 
 
 def check_batch(model: nn.Module, batch: Batch, branch: str) -> None:

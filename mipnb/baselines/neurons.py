@@ -119,7 +119,7 @@ def depn_paths(model: nn.Module, forget: Sequence[Batch], settings: Settings) ->
     """Neurons whose attribution exceeds a share of its sample's largest in enough samples (Wu et al. 2023); text first.
 
     Without questions with pictures there is no vision path. Where no neuron of any branch is above it often enough, those
-    that are most often stand for them, so that the method always changes something.
+    that are most often stand for them, so that the method always changes something; ValueError if none is in any sample.
     Each layer's neurons are integrated on their own, from silenced to as they are, as the source does.
     """
     mark, often = fingerprint(model), {}
@@ -135,7 +135,13 @@ def depn_paths(model: nn.Module, forget: Sequence[Batch], settings: Settings) ->
         scores = torch.cat([_attributions(model, batch, branch, settings) for batch in used])
         largest = scores.flatten(1).amax(1)[:, None, None]  # (samples, 1, 1)
         often[branch] = ((scores > settings.threshold * largest) & (scores > 0)).float().mean(0)
-    enough = min(settings.agreement, max(share.max().item() for share in often.values()))
+    most = max(share.max().item() for share in often.values())
+    if not most:
+        raise ValueError(
+            "no neuron of any branch has an attribution above 0, or some are not finite: something in the model cuts the "
+            "graph, or its answers are no numbers; check it by `locate`"
+        )
+    enough = min(settings.agreement, most)
     return [_path(branch, share >= enough, mark) for branch, share in often.items()]
 
 

@@ -214,6 +214,21 @@ def test_scores_of_rounds_are_the_same_whatever_goes_through_at_a_time(model, pr
         locate_in_rounds(model, processor, asked[::2], asked[1::2], branch, [1])
 
 
+def test_layers_that_no_gradient_comes_to_get_no_neurons_or_are_refused(name):
+    """Everything up to the last language layer is cut off: which of its neurons come first would be their number."""
+    model, processor = tiny(name)
+    layer = model.model.language_model.layers[1]
+    layer.forward = torch.no_grad()(layer.forward)
+    asked = of_modality(questions(6, 6), "text")
+    with pytest.warns(UserWarning, match=r"text layers \[0, 1\]"):
+        assert select(located(model, processor, "text"), top_k=2).sizes == (0, 0, 2)
+    sets = (asked[::2], asked[1::2], "text", 3)
+    with pytest.warns(UserWarning, match=r"text layers \[0, 1\]"):
+        assert locate_in_rounds(model, processor, *sets, rounds=2).sizes == (0, 0, 3)
+    with pytest.raises(ValueError, match=r"no gradient reaches text layers \[0, 1\]"):
+        learn_path(model, processor, *sets, steps=2)
+
+
 def test_prune_edit_undo_evaluate_save_reload(name, model, processor, tmp_path):
     before = fingerprint(model)
     paths = [select(located(model, processor, branch), top_k=2) for branch in ("text", "vision")]

@@ -331,6 +331,13 @@ def test_depn_keeps_what_stands_out_in_enough_samples(model, sets, monkeypatch):
     assert found == ((1,),), "none in all three samples: the one that stands out in most of them"
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_depn_silences_nobody_where_no_attribution_is_above_0(sets, model, monkeypatch, value):
+    monkeypatch.setattr(neurons, "_attributions", lambda *args: torch.full((2, 1, 4), value))
+    with pytest.raises(ValueError, match="no neuron of any branch has an attribution above 0"):
+        neurons.depn_paths(model, sets[0], chosen("depn"))
+
+
 def test_depn_looks_at_batches_of_all_lengths(sets, model, monkeypatch):
     seen = []
     lengths = [{"input_ids": torch.zeros(8, length)} for length in range(1, 21)]

@@ -32,6 +32,13 @@ def questions():
     return draw_questions(load_training(POCKET, ids=["001", "002"]), 6, seed=0)
 
 
+@pytest.mark.parametrize("task", ["VQA", "VGEN", "CLOZE_VQA"])
+def test_a_question_about_a_picture_needs_one(processor, questions, task):
+    bare = replace(next(q for q in questions if q.image is None), task=task)
+    with pytest.raises(ValueError, match="are image questions without an image"):
+        encode(processor, [bare])
+
+
 def test_labels_are_the_answer_and_its_end(processor, questions):
     for group in batches(questions, 4):
         batch = encode(processor, group)

@@ -56,6 +56,29 @@ def test_a_budget_too_small_for_one_sample_says_what_it_takes():
         toy_scores(Chain(), chain_batch(), memory_gb=1e-8)
 
 
+def test_the_dearest_sample_counts_whether_text_or_picture_makes_it_so():
+    """The longest question has the smallest picture: what the other one takes must fit, too."""
+    model, batch = tiny_vl(), questions([(4, 4), (32, 32)], [400, 5])
+    choices = {"top_k": 2, "completeness": False, "fingerprint": "", "search": "one_pass"}
+    for sample in (0, 1):
+        alone = trimmed(pick(batch, torch.tensor([sample])))
+        with pytest.raises(ValueError, match="takes about") as told:
+            attribute(model, alone, "vision", memory_gb=1e-6, **choices)
+        needed = float(str(told.value).split("takes about ")[1].split(" GB")[0])
+        with pytest.raises(ValueError, match="one sample of"):
+            attribute(model, batch, "vision", memory_gb=0.9 * needed, **choices)
+
+
+def test_a_budget_that_is_no_number_is_refused_and_a_cut_graph_is_told_under_a_budget_too():
+    model, batch = tiny_vl(), questions([(4, 4)], [5])
+    for none in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"memory_gb is {none}; expected a finite number"):
+            attribute(model, batch, "vision", memory_gb=none)
+    model.model.visual.forward = torch.no_grad()(model.model.visual.forward)
+    with pytest.raises(ValueError, match="no gradient reaches any of the 3 layers"):
+        attribute(model, batch, "vision", memory_gb=1.0)
+
+
 def test_max_rows_still_bounds_what_a_large_budget_allows():
     model, batch, rows = Chain(), chain_batch(samples=5), []
     hook = model.outs[0].register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))

@@ -67,7 +67,7 @@ PLAIN, OTHER_FACE = Question("a", "FT", "Who?", "A."), Question("a", "VQA", "Who
     [
         (([PLAIN], []), {}, "the retain set has no questions"),
         (([], [PLAIN]), {}, "the forget set has no questions"),
-        (([PLAIN], [OTHER_FACE]), {}, r"one modality; these are \['image_text', 'text'\]"),
+        (([PLAIN], [OTHER_FACE]), {}, r"one modality are needed at a time; these are \['image_text'"),
         (([PLAIN], [PLAIN]), {"rounds": 0}, r"rounds is \[0\]; rounds take 1 of at least 1"),
         (([PLAIN], [PLAIN]), {"per_round": (0, 4)}, r"per_round is \[0, 4\]; rounds take 2 of at least 1"),
         (([PLAIN], [PLAIN]), {"per_round": (4,)}, r"per_round is \[4\]; rounds take 2"),
@@ -168,3 +168,17 @@ def test_the_largest_question_has_the_largest_picture():
     small, large = question(8, "A long question, with many words?"), question(9, "Who?")
     assert max([small, large], key=in_rounds._size) == large
     assert max([PLAIN, small], key=in_rounds._size) == small
+
+
+def test_a_budget_is_held_against_the_most_pixels_and_the_most_text(asked, monkeypatch):
+    seen = []
+
+    def within(memory_gb, probe, n_steps):
+        seen.append([question.prompt for question in probe.batch])
+        return 1
+
+    monkeypatch.setattr(in_rounds, "rows_within", within)
+    monkeypatch.setattr(in_rounds, "_size", lambda q: (9 if q.prompt == "Why?" else 1, len(q.prompt)))
+    scores(rounds=1, memory_gb=1.0)
+    assert seen == [["Why?", "Why?" + "?" * 7]]
+    assert all(len(part) == 1 for parts in asked[0] for part in parts)

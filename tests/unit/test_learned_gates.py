@@ -9,14 +9,16 @@ from toys import HandMade, hand_batch, tiny_vl, toy_scores
 
 from mipnb import learned_gates
 from mipnb.batches import pick
+from mipnb.benchmarks import Question
 from mipnb.learned_gates import _learned, _silenced, answered_under, layer_sizes, learn_path
 
 OTHER = FORGET + 1
+PLAIN, OTHER_FACE = Question("a", "FT", "Who?", "A."), Question("a", "VQA", "Who?", "A.", image=b"a picture")
 
 
 def learned(net, forget, retain, size, steps=60):
     pairs = itertools.repeat(([forget], [retain]))
-    return _learned(net, net.ffns, "text", pairs, [size], steps, seed=1)
+    return _learned(net, net.ffns, "text", pairs, [size] * len(net.ffns), steps, seed=1)
 
 
 def test_the_planted_neuron_is_silenced_first_and_the_retain_sets_last():
@@ -77,6 +79,20 @@ def test_a_graph_that_is_cut_gives_gradients_of_nothing():
     assert gradient.tolist() == [[0.0] * NEURONS]
 
 
+def test_gates_are_not_learned_from_gradients_of_nothing():
+    """With a cut graph the first, random order would be all there is."""
+    batches = [batch | {"a1": batch["a0"]} for batch in planted_asked().batches]
+    cut = HandMade(NEURONS, 1, lambda outs: outs[0].sum((1, 2)).detach().sigmoid())
+    with pytest.raises(ValueError, match="every gradient of the forget set is 0"):
+        learned(cut, *batches, size=1, steps=3)
+    half = HandMade(NEURONS, 2, lambda outs: (outs[0].detach() + outs[1]).mean((1, 2)).sigmoid())
+    with pytest.raises(ValueError, match=r"no gradient reaches text layers \[0\]"):
+        learned(half, *batches, size=1, steps=3)
+    broken = HandMade(NEURONS, 1, lambda outs: (outs[0] * float("nan")).sum((1, 2)))
+    with pytest.raises(ValueError, match="gradients of the forget set are not finite"):
+        learned(broken, *batches, size=1, steps=3)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_the_model_is_left_as_it_was(mode):
     net = planted_net().train()
@@ -99,11 +115,15 @@ def test_sizes_fit_the_layers(sizes):
 
 def test_both_sets_are_needed():
     with pytest.raises(ValueError, match="the retain set has no questions"):
-        learn_path(None, None, ["a question"], [], "text", [1])
+        learn_path(None, None, [PLAIN], [], "text", [1])
+    with pytest.raises(
+        ValueError, match=r"one modality are needed at a time; these are \['image_text', 'text'\]"
+    ):
+        learn_path(None, None, [PLAIN], [OTHER_FACE], "text", [1])
 
 
 def test_a_vision_tower_needs_pictures(monkeypatch):
     batch = {"labels": torch.tensor([[-100, 1]]), "input_ids": torch.tensor([[5, 6]])}
     monkeypatch.setattr(learned_gates, "encode", lambda *given, **how: batch)
     with pytest.raises(ValueError, match="the vision branch needs image questions"):
-        learn_path(tiny_vl(), None, ["one"], ["another"], "vision", [1, 1, 1])
+        learn_path(tiny_vl(), None, [PLAIN], [PLAIN], "vision", [1, 1, 1])

@@ -63,6 +63,15 @@ def test_nothing_to_locate_on_is_refused(model, processor):
         locate(model, processor, [], "text")
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_questions_of_both_modalities_are_refused_whatever_goes_through_at_a_time(
+    model, processor, drawn, batch_size
+):
+    text, pictured = (of_modality(drawn, kind)[:1] for kind in ("text", "image_text"))
+    with pytest.raises(ValueError, match="questions of one modality are needed at a time"):
+        locate(model, processor, text + pictured, "text", batch_size)
+
+
 def test_each_person_gets_the_own_rows():
     parts = by_person(_scores([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]], ["b/0", "a/0", "b/1"]))
     assert list(parts) == ["a", "b"]

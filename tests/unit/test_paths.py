@@ -7,6 +7,7 @@ from toys import tiny_vl
 
 from mipnb.models import fingerprint
 from mipnb.paths import NeuronPath, overlap, random_path, sample_paths, select
+from mipnb.ranking import AGGREGATES, RANKINGS
 from mipnb.scores import Scores
 
 # 3 samples, 1 layer, 4 neurons
@@ -87,9 +88,14 @@ def test_every_ranking_goes_with_every_aggregate(ranking, aggregate):
     assert chosen.parameters["aggregate"] == aggregate
 
 
-def test_a_layer_without_any_score_does_not_divide_by_zero():
-    silent = scores([[[0, 0, 0, 0]]])
-    assert select(silent, silent, top_k=1, ranking="ratio").layers == ((0,),)
+@pytest.mark.parametrize("ranking", RANKINGS)
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_a_layer_that_no_gradient_has_come_to_gets_no_neurons_and_a_warning(ranking, aggregate):
+    cut = scores([[[0, 0, 0, 0], *sample] for sample in FORGET])
+    retain = scores([[[0, 9, 9, 0], [9, 9, 0, 0]]])
+    with pytest.warns(UserWarning, match=r"every score of text layers \[0\] is 0"):
+        found = select(cut, retain, top_k=1, ranking=ranking, aggregate=aggregate)
+    assert found.sizes[0] == 0 < found.sizes[1]
 
 
 def test_a_path_carries_how_it_was_made():

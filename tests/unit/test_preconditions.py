@@ -64,6 +64,60 @@ def test_quantised_networks_are_refused_by_name(linear):
         attribute(model, chain_batch(), "text", ffns=[gate], fingerprint="")
 
 
+def wrapped(tensor: torch.Tensor) -> nn.Parameter:
+    """A weight in a tensor of its own kind, which calls itself float32 (torchao, quanto)."""
+    return nn.Parameter(tensor.as_subclass(type("IntxTensor", (torch.Tensor,), {})), requires_grad=False)
+
+
+class Params4bit(nn.Parameter):
+    """As bitsandbytes names it: bytes under a dtype of one's choice (bnb_4bit_quant_storage)."""
+
+
+ELSEWHERE = {
+    "stored as float32": Params4bit(torch.zeros(3, 3), requires_grad=False),
+    "bytes": nn.Parameter(torch.zeros(3, 1, dtype=torch.uint8), requires_grad=False),
+    "8 bits": nn.Parameter(torch.zeros(3, 3).to(torch.float8_e4m3fn), requires_grad=False),
+    "own kind": wrapped(torch.zeros(3, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+@pytest.mark.parametrize("branch", ["text", "vision"])
+def test_a_quantised_layer_anywhere_is_refused(kind, branch):
+    model, batch = tiny_vl(), questions(PICTURES, LENGTHS)
+    model.model.language_model.layers[1].self_attn.q_proj.weight = ELSEWHERE[kind]
+    with pytest.raises(
+        ValueError, match=r"layers\.1\.self_attn\.q_proj is a Linear with .*quantised network's"
+    ):
+        attribute(model, batch, branch, fingerprint="")
+
+
+def test_a_model_that_says_it_is_quantised_is_refused():
+    model = Chain()
+    model.is_quantized = True
+    with pytest.raises(ValueError, match="this Chain is quantised: a quantised network's neurons"):
+        toy_scores(model, chain_batch())
+
+
+def test_samples_without_answer_tokens_are_refused_by_number():
+    batch = questions(TEXT_ONLY, LENGTHS)
+    batch["labels"][1] = -100
+    with pytest.raises(ValueError, match=r"samples \[1\] of the batch have no answer token"):
+        attribute(tiny_vl(), batch, "text")
+    del batch["labels"]
+    with pytest.raises(ValueError, match="the batch has no labels"):
+        attribute(tiny_vl(), batch, "text")
+
+
+def test_autocast_around_it_changes_no_score():
+    model, batch = tiny_vl(), questions(TEXT_ONLY, LENGTHS)
+    plain = attribute(model, batch, "text", top_k=2).values
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = attribute(model, batch, "text", top_k=2).values
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(inside, plain)
+
+
 def test_a_model_that_cuts_the_graph_is_refused():
     model = HandMade(2, 1, lambda outs: (0.2 + outs[0].sum((1, 2)) / 9).detach())
     with pytest.raises(ValueError, match="no gradient reaches any of the 1 layers of the text branch"):
