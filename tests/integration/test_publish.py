@@ -162,7 +162,8 @@ def test_goals_of_the_trial_are_told_of_the_path_and_of_learned_gates(tmp_path: 
         for control in ("random", "activation", "manu")
     ]
     found = pd.DataFrame(rows, columns=["subject", "branch", "mark", "control", "margin", "low"])
-    found = found.assign(measure="ratio", k=9, value=1.0, control_value=1.0, high=9.0)
+    measures = [found.assign(measure=measure) for measure in ("ratio", "necessity", "spared")]
+    found = pd.concat(measures).assign(k=9, value=1.0, control_value=1.0, high=9.0)
     found.to_parquet(tmp_path / "verdicts.parquet")
     left = {("path", 1): 0.4, ("path", 4): 0.0, ("random", 1): 1.0, ("random", 4): 0.0}
     marks = [

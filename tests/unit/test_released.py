@@ -114,7 +114,7 @@ def test_layers_that_no_answer_depends_on_are_cut_off(root: Path, tmp_path: Path
 
 
 def test_ties_at_the_last_chosen_neuron_are_counted(root: Path, tmp_path: Path):
-    values = tensor("text", 4).fill_(0)
+    values = tensor("text", 4).fill_(1)
     values[:, :2] = torch.arange(24, 0, -1)  # two of three layers have an order, the third ties throughout
     path = read_released(save(tmp_path, "text_ja_all_x.pt", values), "text", SIZES, root, 5).path("f", 2)
     assert path.layers == ((0, 1), (0, 1), (0, 1))
