@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mipnb.attribution import attribute
 from mipnb.batches import Batch
+from mipnb.rules import RULES
 from mipnb.scores import Scores
 from mipnb.searches import top_neurons
 
@@ -88,9 +89,7 @@ def cheapest_that_agrees(
 
 
 def closest_sentences(cost: pd.DataFrame, agreement: pd.DataFrame) -> str:
-    """Markdown that names, for each branch and modality, the closest estimator, and the cheapest that agrees as well.
-
-    As well is within the closest one's 95 % interval.
+    """Markdown that names, for each branch and modality, the closest estimator, and the cheapest within its 95 % interval.
 
     Args:
         cost: columns pair, call, seconds; "bare passes" among the calls.
@@ -106,7 +105,8 @@ def closest_sentences(cost: pd.DataFrame, agreement: pd.DataFrame) -> str:
             f"`{name}` ({part.value[name]:.2f}, at {seconds[name] / seconds['bare passes']:.2f} of the bare passes' time)"
             for name in (best, cheap)
         )
-        also = "" if best == cheap else f"; {second} agrees as well, and is the cheapest that does"
+        within = f"the cheapest within its 95 % interval (of {part.n[best]} questions) is {second}"
+        also = "" if best == cheap else f"; {within}"
         lines.append(f"- {pair}, {kind}: closest is {first}{also}.")
     return "\n".join(lines)
 
@@ -185,13 +185,34 @@ def gap_bar_sentence(gap: pd.DataFrame, n_steps: int, times: float, bar: float =
     for rule, value in worst.items():
         told[bool(value <= bar)].append(f"`{rule}` ({value:.3f})")
     met, missed = (", ".join(told[kept]) or "none" for kept in (True, False))
+    fixed = gap[gap.rule.isin(RULES)]
+    fewest = "; ".join(
+        f"{where} {_fewest_steps(fixed[fixed.search == search], bar)}"
+        for search, where in (("greedy", "a layer at a time"), ("one_pass", "jointly"))
+    )
     return (
         f"At m = {n_steps} a median gap of at most {bar:.0%}, a layer at a time (greedy) and jointly (one_pass), in every "
         f"branch and modality: met by {met}; **not met** by {missed} (in brackets the largest median).\n\n"
+        f"Of the rules with fixed points, up to m = {fixed.n_steps.max()}, the fewest steps from "
+        f"which on it is met: {fewest}.\n\n"
         "`right`, the paper's, is the default: its scores rank neurons and are no amounts. Where amounts are wanted, "
         f"`-p rule stieltjes` takes {times:.1f} times as long. Its integrals add up by construction; how good its scores "
         "are is the error against many steps, in `gap.csv`."
     )
+
+
+def _fewest_steps(gap: pd.DataFrame, bar: float) -> str:
+    """The rule that keeps the bar, every pair's median gap, from the fewest steps on, and these; "none" if none does."""
+    worst = gap.groupby(["rule", "n_steps", "pair"]).gap.median().groupby(["rule", "n_steps"]).max()
+    enough = {}
+    for rule, row in worst.groupby("rule"):
+        kept = (row <= bar).iloc[::-1].cummin()
+        if kept.any():
+            enough[rule] = kept[kept].index.get_level_values("n_steps").min()
+    if not enough:
+        return "none"
+    rule = min(enough, key=enough.__getitem__)
+    return f"`{rule}`, m = {enough[rule]}"
 
 
 def _errors(values: Tensor, fine: Tensor, sets: int) -> Tensor:

@@ -17,7 +17,7 @@ from mipnb.results.store import ITEMS
 from mipnb.stages import Stage
 from mipnb.state import RECORD, stale_reasons
 
-__all__ = ["KEPT", "keep", "kept_stages", "lay_out", "mismatches"]
+__all__ = ["KEPT", "keep", "kept_stages", "latest", "lay_out", "mismatches"]
 
 KEPT = "data/results/pocket_run"
 
@@ -26,7 +26,7 @@ def keep(stages: Sequence[Stage], run: Path, place: str | Path = KEPT) -> Path:
     """Replace what is kept of these notebooks by a run's, all of them or none; returns the folder. Others' stays.
 
     Args:
-        stages: those published; one that leaves nothing to read (`writes`) is left out.
+        stages: those published.
         run: the run's folder.
         place: where to, from the project's root.
     """
@@ -34,11 +34,17 @@ def keep(stages: Sequence[Stage], run: Path, place: str | Path = KEPT) -> Path:
     with atomic_path(kept) as folder:
         if kept.exists():
             shutil.copytree(kept, folder, ignore=shutil.ignore_patterns(*(stage.name for stage in stages)))
-        for stage in (stage for stage in stages if stage.writes):
+        for stage in stages:
             for name in (RECORD, USAGE, ITEMS, *stage.writes):
                 if (run / stage.name / name).exists():
                     _copy(run / stage.name / name, folder / stage.name / name)
     return kept
+
+
+def latest(run: Path, name: str, place: str | Path = KEPT) -> Path:
+    """A notebook's folder in a run; where the run lacks it, in what is kept, if that has it."""
+    kept = under_root(place) / name
+    return kept if (kept / RECORD).exists() and not (run / name / RECORD).exists() else run / name
 
 
 def lay_out(place: Path, run: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mipnb.artefacts import read_json
+from mipnb.kept_run import latest
 from mipnb.paths import NeuronPath
 from mipnb.report import USAGE
 from mipnb.stages import Stage, load_stages, read_notebook
@@ -23,17 +24,21 @@ TRIAL = "14_trial"
 
 
 def readme_blocks(run: Path, root: Path) -> dict[str, str]:
-    """README's blocks by name, from a run and the project's root; empty where the run lacks what a block is about."""
+    """README's blocks by name, from a run and the project's root.
+
+    Of an optional notebook that the run lacks they are those of the run that it was last published from (`kept_run`); empty
+    if it never was.
+    """
     results = pd.read_parquet(run / "05_evaluation" / "results.parquet")
     manifest = read_json(run / "05_evaluation" / "figures" / "manifest.json")
-    caption = manifest[RESULT_FIGURE]["caption"]
+    caption, trial = manifest[RESULT_FIGURE]["caption"], latest(run, TRIAL)
     return {
         "figure": f"![{caption}](figures/{RESULT_FIGURE}.png)",
         "notebooks": notebook_table(
             load_stages(root / "notebooks"), run, root / "notebooks" / f"{START}.ipynb"
         ),
         "numbers": numbers(results),
-        "trial": trial_goals(run / TRIAL) if (run / TRIAL / RECORD).exists() else "",
+        "trial": trial_goals(trial) if (trial / RECORD).exists() else "",
         "gpu": gpu_table(pd.read_csv(root / GPU_TABLE)) if (root / GPU_TABLE).exists() else "",
     }
 
@@ -51,18 +56,19 @@ def gpu_table(found: pd.DataFrame) -> str:
 
 
 def notebook_table(stages: Sequence[Stage], run: Path, start: Path) -> str:
-    """Markdown: each notebook, what it reads and writes, its item of the paper; of those in the run minutes and peak memory."""
+    """Markdown: each notebook, what it reads and writes, its item of the paper; minutes and peak memory of its latest run."""
     rows = ["| notebook | reads | writes | minutes | peak GB | paper |", "|---|---|---|---|---|---|"]
     if start.exists():
         rows.append(f"| [`{START}`](notebooks/{START}.ipynb) | | | | | {paper_item(start)} |")
     total = of_run = 0.0
     for stage in stages:
         minutes = memory = ""
-        if (run / stage.name / RECORD).exists():
-            seconds = read_json(run / stage.name / RECORD)["seconds"]
+        folder = latest(run, stage.name)
+        if (folder / RECORD).exists():
+            seconds = read_json(folder / RECORD)["seconds"]
             total, minutes = total + seconds, f"{seconds / 60:.1f}"
             of_run += 0 if stage.optional else seconds
-            memory = f"{read_json(run / stage.name / USAGE)['peak_memory_gb']:.1f}"
+            memory = f"{read_json(folder / USAGE)['peak_memory_gb']:.1f}"
         reads = ", ".join(name.split("_")[0] for name in stage.reads) or "data"
         writes = ", ".join(f"`{name}`" for name in stage.writes)
         link = f"[`{stage.name}`](notebooks/{stage.name}.ipynb)"

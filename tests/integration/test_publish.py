@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from mipnb.artefacts import read_json, write_json
 from mipnb.cli import main
 from mipnb.evaluation import COLUMNS
+from mipnb.kept_run import keep
 from mipnb.paths import NeuronPath
 from mipnb.publish import check_outputs, check_run, copy_figures, fill
 from mipnb.readme_blocks import notebook_table, numbers, paper_item, trial_goals
@@ -124,7 +125,11 @@ def test_a_run_must_be_whole_and_at_default_parameters(project: Path, capsys):
     assert [line.split("|")[2].strip() for line in table[2:]] == ["data", "01", "02", "", ""]
     assert [line.split("|")[4].strip() for line in table[2:]] == ["1.0", "2.0", "4.0", "3.0", "7.0"]
     assert table[-2].split("|")[1].strip() == "the run, 01 to 02"
+    kept = keep(stages[:1], run) / stages[0].name
     shutil.rmtree(run / stages[0].name)
+    row, *_ = notebook_table(stages, run, project / "notebooks" / "none.ipynb").splitlines()[2:]
+    assert row.split("|")[4].strip() == "1.0", "of the run that it was published from before"
+    shutil.rmtree(kept)
     row, *others = notebook_table(stages, run, project / "notebooks" / "none.ipynb").splitlines()[2:]
     assert row.split("|")[4:6] == ["  ", "  "], "never run: a line without minutes and memory"
     assert "" not in [other.split("|")[4].strip() for other in others]

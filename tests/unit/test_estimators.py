@@ -69,19 +69,21 @@ def test_the_cheapest_that_agrees_enough_is_chosen_or_none():
     assert cheapest_that_agrees(pd.concat([table, elsewhere]), cost) == "dear", "poor in one branch is poor"
 
 
-def test_the_closest_is_named_and_the_cheapest_that_agrees_as_well():
+def test_the_closest_is_named_and_the_cheapest_within_its_interval():
     rows = [("dear", 0.9, 0.7), ("cheap", 0.75, 0.5), ("poor", 0.6, 0.5)]
     table = pd.DataFrame(rows, columns=["estimator", "value", "low"])
-    table = table.assign(layer="all", measure="top_k_overlap", kind="igi", pair="text")
+    table = table.assign(layer="all", measure="top_k_overlap", kind="igi", pair="text", n=6)
     cost = pd.DataFrame(
         {"call": ["bare passes", "dear", "cheap", "poor"], "seconds": [2.0, 3.0, 1.0, 0.1], "pair": "text"}
     )
     told = closest_sentences(cost, table)
     assert "closest is `dear` (0.90, at 1.50 of" in told
-    assert "`cheap` (0.75, at 0.50 of the bare passes' time) agrees as well" in told
+    assert (
+        "the cheapest within its 95 % interval (of 6 questions) is `cheap` (0.75, at 0.50 of the bare" in told
+    )
     assert "poor" not in told
     alone = closest_sentences(cost, table.assign(low=0.8))
-    assert "as well" not in alone
+    assert "cheapest" not in alone
 
 
 def test_errors_and_gaps_shrink_with_steps():
@@ -145,3 +147,14 @@ def test_the_bar_on_gaps_is_told_by_rule():
     assert "5.0 times as long" in told
     gap.loc[(gap.rule == "stieltjes") & (gap.pair == "vision"), "gap"] = 0.02
     assert "met by none; **not met** by `right` (0.500), `stieltjes` (0.020)" in gap_bar_sentence(gap, 4, 5.0)
+
+
+def test_the_fewest_steps_are_those_from_which_on_the_bar_is_kept():
+    rows = [("gauss", pair, m, gap) for pair, gaps in (("text", (0.005, 0.02, 0.002)), ("vision", (0.004, 0.003, 0.001)))
+            for m, gap in zip((2, 4, 8), gaps, strict=True)]  # fmt: skip
+    rows += [("right", pair, 16, 0.002) for pair in ("text", "vision")] + [("stieltjes", "text", 1, 0.0)]
+    layers = pd.DataFrame(rows, columns=["rule", "pair", "n_steps", "gap"]).assign(search="greedy")
+    jointly = layers[layers.rule != "right"].assign(search="one_pass", gap=0.3)
+    told = gap_bar_sentence(pd.concat([layers, jointly]), 4, 5.0)
+    assert "a layer at a time `gauss`, m = 8; jointly none" in told, "m = 2 meets it, m = 4 does not"
+    assert "up to m = 16" in told

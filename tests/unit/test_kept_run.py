@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mipnb.kept_run import keep, kept_stages, lay_out, mismatches
+from mipnb.kept_run import keep, kept_stages, latest, lay_out, mismatches
 from mipnb.stages import Stage
 
 
@@ -31,8 +31,8 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Stage]:
 def test_records_artefacts_and_units_are_kept_and_nothing_else(stages: list[Stage], tmp_path: Path):
     place = keep(stages, tmp_path / "run", "kept")
     found = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
-    assert found == {"01_a/record.json", "01_a/a.csv", "01_a/items/unit/key.json"}
-    assert [stage.name for stage in kept_stages(stages, "kept")] == ["01_a"]
+    assert found == {"01_a/record.json", "01_a/a.csv", "01_a/items/unit/key.json", "02_b/record.json"}
+    assert [stage.name for stage in kept_stages(stages, "kept")] == ["01_a", "02_b"]
 
 
 def test_what_was_kept_before_goes(stages: list[Stage], tmp_path: Path):
@@ -44,6 +44,16 @@ def test_what_was_kept_before_goes(stages: list[Stage], tmp_path: Path):
     assert (tmp_path / "kept" / "03_c").is_dir(), "of a notebook that this run does not have"
 
 
+def test_what_a_run_lacks_is_that_of_what_is_kept(stages: list[Stage], tmp_path: Path):
+    kept = keep(stages, tmp_path / "run", "kept")
+    (tmp_path / "next" / "01_a").mkdir(parents=True)
+    (tmp_path / "next" / "02_b").mkdir()
+    (tmp_path / "next" / "02_b" / "record.json").touch()
+    assert latest(tmp_path / "next", "01_a", "kept") == kept / "01_a", "begun, not done"
+    assert latest(tmp_path / "next", "02_b", "kept") == tmp_path / "next" / "02_b"
+    assert latest(tmp_path / "next", "03_c", "kept") == tmp_path / "next" / "03_c", "nowhere"
+
+
 def test_laid_out_beside_what_is_there(stages: list[Stage], tmp_path: Path):
     (tmp_path / "other" / "03_c").mkdir(parents=True)
     run = lay_out(keep(stages, tmp_path / "run", "kept"), tmp_path / "other")
@@ -52,7 +62,7 @@ def test_laid_out_beside_what_is_there(stages: list[Stage], tmp_path: Path):
 
 
 def test_other_parameters_data_or_sources_are_told_and_code_is_not(stages, tmp_path, monkeypatch):
-    keep(stages, tmp_path / "run", "kept")
+    keep(stages[:1], tmp_path / "run", "kept")
     told = [
         "parameters changed: seed",
         "code changed: editing.py",

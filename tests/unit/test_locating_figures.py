@@ -4,7 +4,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from mipnb.locating_figures import cost_and_agreement, cost_ratios, integration_curves, scaling_lines
+from mipnb.locating_figures import (
+    COST_BARS,
+    cost_and_agreement,
+    cost_ratios,
+    integration_curves,
+    scaling_lines,
+)
 
 COST = pd.DataFrame(
     [
@@ -32,6 +38,16 @@ def test_ratios_stand_in_a_row_a_call(ax):
     ]
     points = [line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "o"]
     assert points == [[0.7, 0.4], [0.9]]
+
+
+def test_a_bar_stands_beside_the_call_that_is_to_keep_it(ax):
+    cost_ratios(COST, ax)
+    names = [label.get_text().split(" / ")[0] for label in ax.get_yticklabels()]
+    for call, bar in COST_BARS.items():
+        (line,) = [line for line in ax.lines if set(line.get_xdata()) == {bar}]
+        assert min(line.get_ydata()) < names.index(call) < max(line.get_ydata()) < min(line.get_ydata()) + 1
+    cost_ratios(COST[COST.call != "greedy"], plt.figure().add_subplot())  # a call that was not timed has none
+    plt.close()
 
 
 def test_agreement_stands_over_time_relative_to_the_bare_passes(ax):
