@@ -26,7 +26,7 @@ def keep(stages: Sequence[Stage], run: Path, place: str | Path = KEPT) -> Path:
     """Replace what is kept of these notebooks by a run's, all of them or none; returns the folder. Others' stays.
 
     Args:
-        stages: those published.
+        stages: those published; one that leaves nothing to read (`writes`) is left out.
         run: the run's folder.
         place: where to, from the project's root.
     """
@@ -34,7 +34,7 @@ def keep(stages: Sequence[Stage], run: Path, place: str | Path = KEPT) -> Path:
     with atomic_path(kept) as folder:
         if kept.exists():
             shutil.copytree(kept, folder, ignore=shutil.ignore_patterns(*(stage.name for stage in stages)))
-        for stage in stages:
+        for stage in (stage for stage in stages if stage.writes):
             for name in (RECORD, USAGE, ITEMS, *stage.writes):
                 if (run / stage.name / name).exists():
                     _copy(run / stage.name / name, folder / stage.name / name)
