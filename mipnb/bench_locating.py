@@ -207,8 +207,8 @@ def _check_sizes(options: Namespace) -> None:
     subset({f"bench_{name}": value for name, value in sizes.items()})
     if options.compared > options.samples:
         raise ValueError(
-            f"--compared is {options.compared}, --samples {options.samples}: questions that are compared are among those of the "
-            f"batch; expected at most {options.samples}"
+            f"--compared is {options.compared}, --samples {options.samples}: those compared are among the "
+            f"batch's questions; expected at most {options.samples}"
         )
 
 
