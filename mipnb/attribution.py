@@ -108,7 +108,8 @@ def attribute(
             it. By default 64, or as many as memory_gb allows.
         memory_gb: memory that passes may take beside the model's weights, GB of 1e9 bytes; None: no limit but max_rows.
         completeness: compute the gap where it is defined (complete igi by greedy or one_pass), at the price
-            of one more forward pass a set and, for greedy, of gradients in the path.
+            of one more forward pass a set and, for greedy, of gradients in the path, so that every layer's passes begin at
+            the first one.
         names: an identifier a sample, unique or not; by default "0", "1", ...
         ffns: the networks, instead of the branch's own (`models.ffns`).
         fingerprint: of the model, if it is known already.

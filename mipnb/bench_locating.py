@@ -35,6 +35,7 @@ from mipnb.least_cost import least_cost_sentence
 from mipnb.locating import PAIRS, of_modality
 from mipnb.measuring import interleaved, peak_bytes
 from mipnb.models import ffns, load_model, load_processor
+from mipnb.params import subset
 from mipnb.parts import pick
 from mipnb.passes import Question
 from mipnb.plain import bare_passes, plain_greedy
@@ -174,7 +175,12 @@ def agreement(model: nn.Module, batches: dict[str, Batch], samples: int) -> pd.D
 
 
 def run(options: Namespace) -> int:
-    """Measures, prints and writes the tables asked for."""
+    """Measures, prints and writes the tables asked for.
+
+    Raises:
+        ValueError: fewer questions than there have to be, or more compared than there are; told before anything is measured.
+    """
+    _check_sizes(options)
     model = load_model(under_root(options.model), options.dtype, options.device)
     batches = bench_batches(options.model, options.benchmark, options.samples, options.pairs, options.device)
     tables: dict[str, Callable[[], pd.DataFrame]] = {
@@ -195,6 +201,17 @@ def run(options: Namespace) -> int:
     return 0
 
 
+def _check_sizes(options: Namespace) -> None:
+    """By the bounds of notebook 13's parameters."""
+    sizes = {"samples": options.samples, "compared": options.compared, "repeats": options.repeats}
+    subset({f"bench_{name}": value for name, value in sizes.items()})
+    if options.compared > options.samples:
+        raise ValueError(
+            f"--compared is {options.compared}, --samples {options.samples}: those compared are among the "
+            f"batch's questions; expected at most {options.samples}"
+        )
+
+
 def _read_off(made: dict[str, pd.DataFrame], model_dir: str, batches: dict[str, Batch]) -> list[str]:
     """What the tables say together, a sentence each."""
     told = []
@@ -206,8 +223,8 @@ def _read_off(made: dict[str, pd.DataFrame], model_dir: str, batches: dict[str, 
         times = (spent["greedy, stieltjes"] / spent["greedy"]).median()
         told.append(f"\n{gap_bar_sentence(made['gap'], STEPS, times)}")
     if "cost" in made and "vision" in batches:
-        question = typical(batches["vision"])
-        shapes = {"this model": (read_shape(*find_config(model_dir)), question)}
+        batch = batches["vision"]
+        shapes = {"this model": (read_shape(*find_config(model_dir)), typical(batch), before_picture(batch))}
         told.append(f"\n{least_cost_sentence(shapes, STEPS)}")
     return told
 
@@ -216,6 +233,11 @@ def typical(batch: Batch) -> Question:
     """The size of a batch's questions, pictured and with answers, for counting operations."""
     answer = int((batch["labels"] != IGNORED).sum(1).float().mean().round())
     return Question(batch["labels"].shape[1], answer, len(batch["pixel_values"]) // len(batch["labels"]))
+
+
+def before_picture(batch: Batch) -> int:
+    """Tokens before the picture, the fewest of a batch's questions."""
+    return int((batch["mm_token_type_ids"] > 0).int().argmax(1).min())
 
 
 def bench_batches(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mipnb import models
-from mipnb.ranking import AGGREGATES, RANKINGS, adjusted, aggregated
+from mipnb.ranking import AGGREGATES, RANKINGS, adjusted, aggregated, votes
 from mipnb.records import load_record, save_record
 from mipnb.scores import Scores
 from mipnb.searches import top_neurons
@@ -137,7 +137,7 @@ def warn_of_silent(branch: str, layers: list[int]) -> None:
 
 
 def sample_paths(scores: Scores, top_k: int, benchmark: str = "") -> dict[str, NeuronPath]:
-    """Each sample's own path, by name: its top_k neurons of every layer.
+    """Each sample's own path, by name: its top_k neurons of every layer, none where all its scores are 0.
 
     Raises:
         ValueError: two samples of one name, or a top_k larger than the layer.
@@ -147,10 +147,14 @@ def sample_paths(scores: Scores, top_k: int, benchmark: str = "") -> dict[str, N
             f"{len(scores.names)} samples share {len(set(scores.names))} names; give each its own name"
         )
     parameters = scores.parameters | {"path_top_k": top_k}
-    picked = top_neurons(scores.values, top_k)
+    sizes = scores.scored.long() * top_k
+    picked = [
+        [best[:size] for best, size in zip(*rows, strict=True)]
+        for rows in zip(top_neurons(scores.values, top_k), sizes, strict=True)
+    ]
     return {
-        name: _path(scores, rows, benchmark, parameters | {"sample": name})
-        for name, rows in zip(scores.names, picked, strict=True)
+        name: _path(scores, layers, benchmark, parameters | {"sample": name})
+        for name, layers in zip(scores.names, picked, strict=True)
     }
 
 
@@ -183,9 +187,8 @@ def overlap(a: NeuronPath, b: NeuronPath) -> list[float]:
 def _chosen(forget_scores: Scores, values: Tensor, top_k: int, aggregate: str) -> list[Tensor]:
     """Neurons of each layer, from adjusted scores (samples, layers, n_neurons)."""
     if aggregate == "union":
-        votes = torch.zeros_like(values).scatter_(-1, top_neurons(values, top_k), 1.0).sum(0)
-        return [layer.nonzero()[:, 0] for layer in votes]
-    return list(top_neurons(aggregated(values, forget_scores.names, aggregate, top_k), top_k))
+        return [layer.nonzero()[:, 0] for layer in votes(values, forget_scores.scored, top_k)]
+    return list(top_neurons(aggregated(values, forget_scores, aggregate, top_k), top_k))
 
 
 def _path(scores: Scores, chosen: list[Tensor] | Tensor, benchmark: str, parameters: dict) -> NeuronPath:

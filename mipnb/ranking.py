@@ -15,7 +15,8 @@ layer by layer, which make both shares of their layer and of one scale:
 
 Aggregates make one value of many samples' or people's: "mean"; "vote", how many samples have the neuron among their own
 best; "people_vote", the same of people, each by the mean of its samples; "people_turns", people's own paths side by side:
-everybody's best neuron first, then everybody's second.
+everybody's best neuron first, then everybody's second. A sample (or person) all of whose scores of a layer are 0 has no best
+neurons there: it counts in means, and neither votes nor has a turn.
 """
 
 from __future__ import annotations
@@ -54,29 +55,37 @@ def adjusted(forget: Scores, retain: Scores | None, ranking: str) -> Tensor:
     return share / (used.abs() + 1 / forget.n_neurons)
 
 
-def aggregated(values: Tensor, names: Sequence[str], aggregate: str, top_k: int) -> Tensor:
+def aggregated(values: Tensor, forget: Scores, aggregate: str, top_k: int) -> Tensor:
     """One value a neuron from adjusted scores, the higher the earlier it is taken: (layers, n_neurons).
 
     Args:
-        values: (samples, layers, n_neurons).
-        names: of the samples, "<person>/<question>" (`locating.question_names`).
+        values: (samples, layers, n_neurons), of `adjusted`.
+        forget: the scores that were adjusted; names of samples are "<person>/<question>" (`locating.question_names`).
         aggregate: one of AGGREGATES but "union", which is no ranking.
         top_k: neurons that a sample or a person votes for.
     """
-    mean = values.mean(0)
+    mean, heard = values.mean(0), forget.scored
     if aggregate == "mean":
         return mean
-    if aggregate == "vote":
-        return _votes(values, top_k).double() - _places(mean) / mean.shape[-1]
-    people = _by_person(values, names)
-    if aggregate == "people_vote":
-        return _votes(people, top_k).double() - _places(mean) / mean.shape[-1]
-    return -(_places(people).min(0).values + _places(mean) / mean.shape[-1])
+    if aggregate != "vote":
+        values, heard = _by_person(values, forget.names), _by_person(heard.float(), forget.names) > 0
+    ties = _places(mean) / mean.shape[-1]
+    if aggregate == "people_turns":
+        turns = torch.where(heard[..., None], _places(values), mean.shape[-1])
+        return -(turns.min(0).values + ties)
+    return votes(values, heard, top_k).double() - ties
 
 
-def _votes(values: Tensor, top_k: int) -> Tensor:
-    """How many samples have a neuron among their top_k: (layers, n_neurons)."""
-    return torch.zeros_like(values).scatter_(-1, top_neurons(values, top_k), 1.0).sum(0)
+def votes(values: Tensor, heard: Tensor, top_k: int) -> Tensor:
+    """How many samples have a neuron among their top_k: (layers, n_neurons).
+
+    Args:
+        values: (samples, layers, n_neurons).
+        heard: bool (samples, layers), who has a vote where.
+        top_k: votes of each.
+    """
+    ballots = heard[..., None].to(values.dtype).expand(*heard.shape, top_k)
+    return torch.zeros_like(values).scatter_(-1, top_neurons(values, top_k), ballots).sum(0)
 
 
 def _places(values: Tensor) -> Tensor:
@@ -87,7 +96,7 @@ def _places(values: Tensor) -> Tensor:
 
 
 def _by_person(values: Tensor, names: Sequence[str]) -> Tensor:
-    """Means over each person's samples: (people, layers, n_neurons), in order of name."""
+    """Means over each person's samples: (people, ...) of (samples, ...), in order of name."""
     people = [name.rpartition("/")[0] for name in names]
     rows = {
         person: [i for i, other in enumerate(people) if other == person] for person in sorted(set(people))

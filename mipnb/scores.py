@@ -63,9 +63,14 @@ class Scores:
         return self.values.shape[2]
 
     @property
+    def scored(self) -> Tensor:
+        """Where a sample has any score but 0, and so neurons that are its best: bool (samples, layers)."""
+        return (self.values != 0).any(2)
+
+    @property
     def silent_layers(self) -> list[int]:
         """Layers whose scores are all 0: the answer does not depend on them, and a path has nothing to choose there."""
-        return (self.values == 0).all(2).all(0).nonzero()[:, 0].tolist()
+        return (~self.scored.any(0)).nonzero()[:, 0].tolist()
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""

@@ -202,7 +202,7 @@ def follow(recipe: Recipe, located: Located, top_k: int, choice: str = "path") -
 def _ranked(recipe: Recipe, sets: Mapping[str, Mapping[str, Scores]], top_k: int) -> Tensor:
     forget, retain = (at_positions(sets[group][recipe.positions]) for group in ("forget", "retain"))
     retain = replace(retain, values=recipe.retain_weight * retain.values)
-    return aggregated(adjusted(forget, retain, recipe.ranking), forget.names, recipe.aggregate, top_k)
+    return aggregated(adjusted(forget, retain, recipe.ranking), forget, recipe.aggregate, top_k)
 
 
 def _places(values: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def path_ranking(forget: Scores, retain: Scores, params: BaseModel, top_k: int) 
     """The path's ranking of all neurons; cut at the run's top_k it is the path (for `union`, which ranks nothing, votes)."""
     aggregate = "vote" if params.aggregate == "union" else params.aggregate
     values = adjusted(forget, retain, params.ranking)
-    return Ranked("path", aggregated(values, forget.names, aggregate, top_k))
+    return Ranked("path", aggregated(values, forget, aggregate, top_k))
 
 
 def located_questions(setting: Setting) -> Asked:

@@ -133,6 +133,27 @@ def test_wrong_input_is_told_in_a_line(capsys, tmp_path):
     assert "mipnb: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--samples", "0"], "bench_samples = 0"),
+        (["--compared", "0"], "bench_compared = 0"),
+        (["--repeats", "0"], "bench_repeats = 0"),
+        (["--samples", "4", "--compared", "5"], "--compared is 5, --samples 4"),
+    ],
+)
+def test_too_few_questions_or_rounds_are_refused_before_any_work(given, told, capsys, monkeypatch):
+    monkeypatch.setattr(bench_locating, "load_model", lambda *_: pytest.fail("loaded"))
+    assert main(["bench", "locating", *given]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_tokens_before_a_picture_are_counted():
+    batch = questions([(4, 4), (2, 6)], [7, 9])
+    kinds = batch["mm_token_type_ids"][0].tolist()
+    assert bench_locating.before_picture(batch) == kinds.index(max(kinds)) > 0
+
+
 def test_the_command_offers_the_questions_and_pairs_that_there_are():
     assert (bench_locating.QUESTIONS, tuple(PAIRS)) == (bench.QUESTIONS, bench.PAIRS)
 

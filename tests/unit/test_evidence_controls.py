@@ -102,6 +102,17 @@ def test_people_take_turns():
 
 
 def test_a_vote_orders_like_votes_and_then_means():
-    values = torch.tensor([[[5.0, 4, 0, 3]], [[5.0, 0, 4, 3]]])
-    order = aggregated(values, ("a/0", "b/0"), "vote", 2)[0].sort(descending=True).indices.tolist()
+    found = scores([[5.0, 4, 0, 3], [5.0, 0, 4, 3]], ("a/0", "b/0"))
+    order = aggregated(found.values, found, "vote", 2)[0].sort(descending=True).indices.tolist()
     assert order == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("ranking", ["forget", "contrast"])
+@pytest.mark.parametrize("aggregate", ["vote", "people_vote", "people_turns", "union"])
+def test_a_sample_without_a_score_neither_votes_nor_has_a_turn(ranking, aggregate):
+    """What the retain set uses least, or else neuron 0, would be its best."""
+    retain = scores([[1.0, 3, 2, 4]])
+    heard, silent = [0.0, 0, 0, 9], [0.0] * 4
+    alone = select(scores([heard], ["a/0"]), retain, 1, ranking, aggregate)
+    beside = scores([heard, silent, silent, silent], ["a/0", "b/0", "c/0", "d/0"])
+    assert select(beside, retain, 1, ranking, aggregate).layers == alone.layers == ((3,),)

@@ -143,6 +143,11 @@ def test_sample_paths_are_each_samples_own_by_name():
         sample_paths(scores(FORGET, names=("a", "a", "a")), top_k=2)
 
 
+def test_a_sample_without_a_score_has_no_neurons_there():
+    found = sample_paths(scores([[[0, 2], [0, 0]], [[0, 0], [3, 0]]]), top_k=1)
+    assert {name: item.layers for name, item in found.items()} == {"p0": ((1,), ()), "p1": ((), (0,))}
+
+
 # ---- comparing and drawing
 
 
