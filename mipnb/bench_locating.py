@@ -197,7 +197,7 @@ def run(options: Namespace) -> int:
         with atomic_path(path) as temporary:
             made[name].to_csv(temporary, index=False, float_format="%.6g")
         print(f"\n{name} ({path})\n{_shown(name, made[name])}", flush=True)
-    print("\n".join(_read_off(made, options.model, batches)))
+    print("\n".join(_read_off(made, options.model, batches, model.config.image_token_id)))
     return 0
 
 
@@ -212,7 +212,9 @@ def _check_sizes(options: Namespace) -> None:
         )
 
 
-def _read_off(made: dict[str, pd.DataFrame], model_dir: str, batches: dict[str, Batch]) -> list[str]:
+def _read_off(
+    made: dict[str, pd.DataFrame], model_dir: str, batches: dict[str, Batch], picture: int
+) -> list[str]:
     """What the tables say together, a sentence each."""
     told = []
     if {"cost", "agreement"} <= made.keys():
@@ -224,7 +226,13 @@ def _read_off(made: dict[str, pd.DataFrame], model_dir: str, batches: dict[str, 
         told.append(f"\n{gap_bar_sentence(made['gap'], STEPS, times)}")
     if "cost" in made and "vision" in batches:
         batch = batches["vision"]
-        shapes = {"this model": (read_shape(*find_config(model_dir)), typical(batch), before_picture(batch))}
+        shapes = {
+            "this model": (
+                read_shape(*find_config(model_dir)),
+                typical(batch),
+                before_picture(batch, picture),
+            )
+        }
         told.append(f"\n{least_cost_sentence(shapes, STEPS)}")
     return told
 
@@ -235,9 +243,9 @@ def typical(batch: Batch) -> Question:
     return Question(batch["labels"].shape[1], answer, len(batch["pixel_values"]) // len(batch["labels"]))
 
 
-def before_picture(batch: Batch) -> int:
-    """Tokens before the picture, the fewest of a batch's questions."""
-    return int((batch["mm_token_type_ids"] > 0).int().argmax(1).min())
+def before_picture(batch: Batch, picture: int) -> int:
+    """Tokens before the first one that stands for the picture (that word), the fewest of a batch's questions."""
+    return int((batch["input_ids"] == picture).int().argmax(1).min())
 
 
 def bench_batches(

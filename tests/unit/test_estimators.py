@@ -151,7 +151,9 @@ def test_too_few_questions_or_rounds_are_refused_before_any_work(given, told, ca
 def test_tokens_before_a_picture_are_counted():
     batch = questions([(4, 4), (2, 6)], [7, 9])
     kinds = batch["mm_token_type_ids"][0].tolist()
-    assert bench_locating.before_picture(batch) == kinds.index(max(kinds)) > 0
+    assert (
+        bench_locating.before_picture(batch, tiny_vl().config.image_token_id) == kinds.index(max(kinds)) > 0
+    )
 
 
 def test_the_command_offers_the_questions_and_pairs_that_there_are():

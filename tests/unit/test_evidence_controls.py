@@ -112,7 +112,7 @@ def test_a_vote_orders_like_votes_and_then_means():
 def test_a_sample_without_a_score_neither_votes_nor_has_a_turn(ranking, aggregate):
     """What the retain set uses least, or else neuron 0, would be its best."""
     retain = scores([[1.0, 3, 2, 4]])
-    heard, silent = [0.0, 0, 0, 9], [0.0] * 4
-    alone = select(scores([heard], ["a/0"]), retain, 1, ranking, aggregate)
+    heard, silent = [0.0, 0, 5, 9], [0.0] * 4
+    alone = select(scores([heard], ["a/0"]), retain, 2, ranking, aggregate)
     beside = scores([heard, silent, silent, silent], ["a/0", "b/0", "c/0", "d/0"])
-    assert select(beside, retain, 1, ranking, aggregate).layers == alone.layers == ((3,),)
+    assert select(beside, retain, 2, ranking, aggregate).layers == alone.layers == ((2, 3),)
