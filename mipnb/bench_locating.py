@@ -3,9 +3,9 @@
 Prints ratios from one run, each timed beside what it is held against, and writes a table a question asked:
 
 - cost: one_pass and the estimators against m bare passes forward and backward, greedy against the plain layer-by-layer search;
-- scaling: seconds and peak memory against samples, steps, layers and tokens;
+- scaling: seconds and peak memory against samples, steps, layers, tokens and patches;
 - gap: completeness gap and error of the scores against steps, by rule;
-- agreement: every estimator with `exact`, on the same questions.
+- agreement: every estimator with `exact`, on the same questions, by the same rule.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import statistics
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import torch
@@ -23,17 +22,13 @@ from torch import nn
 from mipnb.artefacts import atomic_path, under_root
 from mipnb.attribution import attribute
 from mipnb.batches import IGNORED, Batch, encode
+from mipnb.bench_scaling import growth_sentence, scaling
 from mipnb.benchmarks import draw_questions, forget_ids, load_training
-from mipnb.estimators import (
-    ESTIMATORS,
-    agreement_table,
-    cheapest_that_agrees,
-    gap_bar_sentence,
-    integration_errors,
-)
+from mipnb.estimators import ESTIMATORS, OTHER_RULE, agreement_table, default_sentence, overlaps
+from mipnb.integration_errors import error_table, gap_bar_sentence, gap_table, integration_errors
 from mipnb.least_cost import least_cost_sentence
 from mipnb.locating import PAIRS, of_modality
-from mipnb.measuring import interleaved, peak_bytes
+from mipnb.measuring import interleaved, peak_bytes, seconds_of
 from mipnb.models import ffns, load_model, load_processor
 from mipnb.params import subset
 from mipnb.parts import pick
@@ -45,38 +40,43 @@ from mipnb.shapes import find_config, read_shape
 QUESTIONS = ("cost", "scaling", "gap", "agreement")
 STEPS = 4  # m, but where it varies
 TOP_K = 5
-DEAR = ("shortlist",)  # estimators that are timed in one round only
-FIXED = (1, 2, 4, 8, 12, 16, 24, 32)  # steps of the rules with fixed points
-GAP_RULES = {"right": (*FIXED, 64), "midpoint": FIXED, "gauss": FIXED, "stieltjes": (1, 2, 4, 8, 16)}
+DEAR = ("shortlist", "exact")  # that are timed in one round only
+FEW = 2  # questions on which `exact` is timed
+DEFAULT = "greedy"  # of `attribute`
+RULES = ("right", "gauss")  # by which estimators are held against `exact`
+FIXED = (1, 2, 4, 8, 12, 16, 24, 32, 64)  # steps of the rules with fixed points
+GAP_RULES = {"right": FIXED, "midpoint": FIXED, "gauss": FIXED, "stieltjes": (1, 2, 4, 8, 16)}
 
 
 def cost(model: nn.Module, batches: dict[str, Batch], repeats: int) -> pd.DataFrame:
-    """Seconds, peak memory and ratios.
+    """Seconds, peak memory and ratios; of `shortlist` and `exact` (on a few questions) from a single round.
 
     Returns:
-        Columns pair, call, against, seconds (median), ratio (median of the rounds), low, high (of the rounds), peak_gb.
+        Columns pair, call, against, samples, seconds (median), ratio (median of the rounds), low, high (of the rounds),
+        peak_gb.
     """
     rows = []
     for pair, batch in batches.items():
         calls = _calls(model, batch, PAIRS[pair][0])
         seconds = interleaved({name: call for name, call in calls.items() if name not in DEAR}, repeats)
-        seconds |= interleaved({name: calls[name] for name in DEAR}, 1)
+        few = _calls(model, spread(batch, FEW), PAIRS[pair][0])
         for name, spent in seconds.items():
             against = "plain greedy" if name.startswith("greedy") else "bare passes"
-            beside = seconds[against][-len(spent) :]
-            ratios = [a / b for a, b in zip(spent, beside, strict=True)]
-            median = statistics.median
-            measured = (
-                median(spent),
-                median(ratios),
-                min(ratios),
-                max(ratios),
-                peak_bytes(calls[name], model) / 1e9,
-            )
-            rows.append((pair, name, against, *measured))
-    return pd.DataFrame(
-        rows, columns=["pair", "call", "against", "seconds", "ratio", "low", "high", "peak_gb"]
-    )
+            rows.append((pair, name, against, *_measured(model, batch, calls[name], spent, seconds[against])))
+        for name, (part, own) in {"shortlist": (batch, calls), "exact": (spread(batch, FEW), few)}.items():
+            timed = [[seconds_of(own[call])] for call in ("bare passes", name)]
+            rows.append((pair, name, "bare passes", *_measured(model, part, own[name], *reversed(timed))))
+    columns = ["pair", "call", "against", "samples", "seconds", "ratio", "low", "high", "peak_gb"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _measured(
+    model: nn.Module, batch: Batch, call: Callable[[], object], spent: list[float], beside: list[float]
+) -> tuple[float, ...]:
+    """Samples, seconds, ratio to what was timed beside, its range, and peak memory (another call)."""
+    ratios = [a / b for a, b in zip(spent, beside, strict=True)]
+    middle = (statistics.median(spent), statistics.median(ratios))
+    return len(batch["labels"]), *middle, min(ratios), max(ratios), peak_bytes(call, model) / 1e9
 
 
 def _calls(model: nn.Module, batch: Batch, branch: str) -> dict[str, Callable[[], object]]:
@@ -94,83 +94,53 @@ def _calls(model: nn.Module, batch: Batch, branch: str) -> dict[str, Callable[[]
         "plain greedy": partial(plain_greedy, model, batch, networks, quadrature("right", STEPS), **fixed),
     }
     own = {"top_k": TOP_K, "n_steps": STEPS, "completeness": False, "fingerprint": ""}
-    named = ESTIMATORS | {"greedy, joint": {"search": "greedy", "score": "joint"}}
+    named = ESTIMATORS | {
+        "greedy, joint": {"search": "greedy", "score": "joint"},
+        "exact": {"search": "exact"},
+    }
+    if kind == "igi":  # squared gradients add up to nothing known
+        for search in ("greedy", "one_pass"):
+            named |= {f"{search}, with gap": {"search": search, "completeness": True}}
     return calls | {
         name: partial(attribute, model, batch, branch, **own | choices) for name, choices in named.items()
     }
 
 
-def scaling(model: nn.Module, batches: dict[str, Batch]) -> pd.DataFrame:
-    """Time and memory against one size at a time.
-
-    Layers are the first so many of the branch: passes can begin in the middle of those only (`replay.layout`).
-
-    Returns:
-        Columns pair, search, varied (samples, n_steps, layers, tokens), size, seconds, peak_gb.
-    """
-    rows = []
-    for pair, batch in batches.items():
-        branch = PAIRS[pair][0]
-        networks = ffns(model, branch)
-        base = {"top_k": TOP_K, "completeness": False, "fingerprint": "", "max_rows": 32}
-        for search in ("greedy", "one_pass"):
-            asked: dict[tuple[str, int], tuple[Batch, dict[str, Any]]] = {}
-            for size in (2, 4, 8, 16):
-                asked["samples", size] = (_first(batch, size), {})
-                asked["n_steps", size] = (_first(batch, 8), {"n_steps": size})
-            for size in range(1, len(networks) + 1):
-                asked["layers", size] = (_first(batch, 8), {"ffns": networks[:size]})
-            for size in (1, 2, 4):
-                longer = _lengthened(_first(batch, 8), size)
-                asked["tokens", longer["labels"].shape[1]] = (longer, {})
-            for (varied, size), (part, changed) in asked.items():
-                call = partial(attribute, model, part, branch, search=search, **base | changed)
-                seconds = statistics.median(interleaved({"": call}, 3)[""])
-                rows.append((pair, search, varied, size, seconds, peak_bytes(call, model) / 1e9))
-    return pd.DataFrame(rows, columns=["pair", "search", "varied", "size", "seconds", "peak_gb"])
-
-
-def _first(batch: Batch, size: int) -> Batch:
-    """That many samples, the batch from the beginning again where it ends."""
-    return pick(batch, torch.arange(size) % len(batch["labels"]))
-
-
-def _lengthened(batch: Batch, times: int) -> Batch:
-    """The same samples with `times` as many tokens: words in front that nobody asks about."""
-    shape = (len(batch["labels"]), (times - 1) * batch["labels"].shape[1])
-    word = int(batch["labels"].max())  # of an answer, so no special token
-    front = {"input_ids": word, "attention_mask": 1, "mm_token_type_ids": 0, "labels": IGNORED}
-    return batch | {
-        key: torch.cat([batch[key].new_full(shape, fill), batch[key]], dim=1) for key, fill in front.items()
-    }
+def spread(batch: Batch, size: int) -> Batch:
+    """That many samples from all over a batch, at like distances; all of them if there are no more."""
+    last = len(batch["labels"]) - 1
+    return pick(batch, torch.linspace(0, last, min(size, last + 1)).round().long())
 
 
 def gap(model: nn.Module, batches: dict[str, Batch], samples: int) -> pd.DataFrame:
-    """`estimators.integration_errors` of both searches and branches, with the pair in front."""
+    """`integration_errors` of both searches and all branches, with the pair in front."""
     parts = []
     for pair, batch in batches.items():
         for search in ("one_pass", "greedy"):
-            part = _first(batch, samples)
+            part = spread(batch, samples)
             found = integration_errors(model, part, PAIRS[pair][0], search, GAP_RULES, top_k=TOP_K)
             parts.append(found.assign(pair=pair))
     return pd.concat(parts)
 
 
 def agreement(model: nn.Module, batches: dict[str, Batch], samples: int) -> pd.DataFrame:
-    """`estimators.agreement_table` of all estimators with `exact` (Gauss-Legendre, m = 4), by pair and kind of gradient."""
+    """`estimators.agreement_table` of all estimators with `exact`, both by the same rule, with columns kind and rule.
+
+    An estimator that names a rule of its own keeps it; "exact, other rule" is the reference of the other rule.
+    """
     parts = []
     for pair, batch in batches.items():
-        part, branch = _first(batch, samples), PAIRS[pair][0]
-        own = {"top_k": TOP_K, "completeness": False, "fingerprint": ""}
+        part, branch = spread(batch, samples), PAIRS[pair][0]
         for kind in ("igi", "ifi") if branch == "vision" else ("igi",):
-            truth = attribute(
-                model, part, branch, kind=kind, search="exact", rule="gauss", n_steps=STEPS, **own
-            )
-            found = {
-                name: attribute(model, part, branch, kind=kind, **own | {"n_steps": STEPS} | choices)
-                for name, choices in ESTIMATORS.items()
-            }
-            parts.append(agreement_table(found, truth, TOP_K, pair).assign(kind=kind))
+            score = partial(attribute, model, part, branch, kind=kind, top_k=TOP_K, completeness=False)
+            score = partial(score, fingerprint="")
+            truths = {rule: score(search="exact", rule=rule, n_steps=STEPS) for rule in RULES}
+            for rule, other in zip(RULES, reversed(RULES), strict=True):
+                own = {"rule": rule, "n_steps": STEPS}
+                found = {name: score(**own | choices) for name, choices in ESTIMATORS.items()}
+                found[OTHER_RULE] = truths[other]
+                table = agreement_table(found, truths[rule], TOP_K, pair)
+                parts.append(table.assign(kind=kind, rule=rule))
     return pd.concat(parts)
 
 
@@ -185,7 +155,7 @@ def run(options: Namespace) -> int:
     batches = bench_batches(options.model, options.benchmark, options.samples, options.pairs, options.device)
     tables: dict[str, Callable[[], pd.DataFrame]] = {
         "cost": lambda: cost(model, batches, options.repeats),
-        "scaling": lambda: scaling(model, batches),
+        "scaling": lambda: scaling(model, batches, top_k=TOP_K),
         "gap": lambda: gap(model, batches, options.compared),
         "agreement": lambda: agreement(model, batches, options.compared),
     }
@@ -197,7 +167,7 @@ def run(options: Namespace) -> int:
         with atomic_path(path) as temporary:
             made[name].to_csv(temporary, index=False, float_format="%.6g")
         print(f"\n{name} ({path})\n{_shown(name, made[name])}", flush=True)
-    print("\n".join(_read_off(made, options.model, batches, model.config.image_token_id)))
+    print("\n\n".join(_read_off(made, options.model, batches, model.config.image_token_id)))
     return 0
 
 
@@ -205,10 +175,15 @@ def _check_sizes(options: Namespace) -> None:
     """By the bounds of notebook 13's parameters."""
     sizes = {"samples": options.samples, "compared": options.compared, "repeats": options.repeats}
     subset({f"bench_{name}": value for name, value in sizes.items()})
-    if options.compared > options.samples:
+    check_compared(options.samples, options.compared)
+
+
+def check_compared(samples: int, compared: int) -> None:
+    """ValueError if more questions are to be compared (bench_compared) than a batch has (bench_samples)."""
+    if compared > samples:
         raise ValueError(
-            f"--compared is {options.compared}, --samples {options.samples}: those compared are among the "
-            f"batch's questions; expected at most {options.samples}"
+            f"{compared} questions are to be compared, of {samples} of a batch: those compared are among the batch's; "
+            f"expected at most {samples} (bench_compared and bench_samples; --compared and --samples)"
         )
 
 
@@ -216,25 +191,34 @@ def _read_off(
     made: dict[str, pd.DataFrame], model_dir: str, batches: dict[str, Batch], picture: int
 ) -> list[str]:
     """What the tables say together, a sentence each."""
-    told = []
+    told = [""]
     if {"cost", "agreement"} <= made.keys():
-        best = cheapest(made) or "none"
-        told.append(f"\ncheapest estimator with a top-{TOP_K} overlap of 0.9 with exact: {best}")
+        told += [default_lines(made["cost"], made["agreement"])]
     if {"cost", "gap"} <= made.keys():
-        spent = made["cost"].set_index(["call", "pair"]).seconds
-        times = (spent["greedy, stieltjes"] / spent["greedy"]).median()
-        told.append(f"\n{gap_bar_sentence(made['gap'], STEPS, times)}")
+        told += [gap_bar_sentence(made["gap"], STEPS, times_as_long(made["cost"]))]
+    if "scaling" in made:
+        told += [growth_sentence(made["scaling"])]
     if "cost" in made and "vision" in batches:
-        batch = batches["vision"]
-        shapes = {
-            "this model": (
-                read_shape(*find_config(model_dir)),
-                typical(batch),
-                before_picture(batch, picture),
-            )
-        }
-        told.append(f"\n{least_cost_sentence(shapes, STEPS)}")
+        told += [least_cost(model_dir, batches["vision"], picture)]
     return told
+
+
+def default_lines(cost: pd.DataFrame, agreement: pd.DataFrame) -> str:
+    """`estimators.default_sentence`, a line a rule; of tables `cost` and `agreement`."""
+    seconds = cost.groupby("call").seconds.sum()[list(ESTIMATORS)].to_dict()
+    return "\n".join(f"- {default_sentence(agreement, seconds, rule, DEFAULT)}" for rule in RULES)
+
+
+def times_as_long(cost: pd.DataFrame) -> float:
+    """How often as long as with the default rule greedy takes with `stieltjes`, the median of pairs."""
+    spent = cost.set_index(["call", "pair"]).seconds
+    return (spent["greedy, stieltjes"] / spent["greedy"]).median()
+
+
+def least_cost(model_dir: str, batch: Batch, picture: int) -> str:
+    """`least_cost_sentence` of a model's folder and a batch with pictures, which that word stands for."""
+    shape = read_shape(*find_config(model_dir))
+    return least_cost_sentence({"this model": (shape, typical(batch), before_picture(batch, picture))}, STEPS)
 
 
 def typical(batch: Batch) -> Question:
@@ -265,18 +249,10 @@ def bench_batches(
 def _shown(name: str, table: pd.DataFrame) -> str:
     """What a table says, in lines."""
     if name == "gap":
-        table["set"] = table.layer.map(lambda layer: "jointly" if layer < 0 else "a layer")
-        groups = table.groupby(["pair", "set", "rule", "n_steps"], sort=False)
-        table = groups.agg(
-            gap=("gap", "median"), gap_90=("gap", lambda x: x.quantile(0.9)),
-            within_1_percent=("gap", lambda x: (x <= 0.01).mean()), error=("error", "median"),
-        ).reset_index()  # fmt: skip
-    if name == "agreement":
-        table = table[table.layer == "all"].drop(columns="layer")
+        parts = (gap_table(table).reset_index(), error_table(table, STEPS).reset_index())
+        return "\n\n".join(_lines(part) for part in parts)
+    return _lines(overlaps(table).drop(columns=["layer", "measure"]) if name == "agreement" else table)
+
+
+def _lines(table: pd.DataFrame) -> str:
     return table.to_string(index=False, float_format=lambda value: f"{value:.3f}")
-
-
-def cheapest(made: dict[str, pd.DataFrame]) -> str | None:
-    """The cheapest estimator whose top-k overlap with exact is at least 0.9 everywhere; made: tables cost, agreement."""
-    seconds = made["cost"].groupby("call").seconds.sum().to_dict()
-    return cheapest_that_agrees(made["agreement"], {name: seconds[name] for name in ESTIMATORS})

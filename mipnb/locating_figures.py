@@ -35,7 +35,7 @@ def cost_ratios(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.set(xscale="log", xlabel="ratio of times", ylim=(len(names) - 0.5, -0.5))
     ticks = [
         tick
-        for tick in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+        for tick in (0.25, 0.5, 1, 2, 4, 8, 16, 64, 256, 1024)
         if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]
     ]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -56,6 +56,7 @@ def cost_and_agreement(
     bare = cost.set_index("call").seconds["bare passes"]
     seconds = cost.set_index("call").seconds / bare
     rows = agreement[(agreement.layer == "all") & (agreement.measure == measure)]
+    rows = rows[rows.estimator.isin(seconds.index)]
     for marker, (_, row) in zip(_MARKERS[: len(rows)], rows.iterrows(), strict=True):
         spread = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
         ax.errorbar(
@@ -75,13 +76,14 @@ def cost_and_agreement(
 
 
 def integration_curves(table: pd.DataFrame, ax: Axes, column: str = "error") -> Axes:
-    """Median gap or error against steps, a line a rule, with the middle 80 % of samples and layers.
+    """Median gap or error against steps, a line a rule, with the middle 80 % of samples.
 
     Args:
-        table: rows of one pair and search of `bench_locating.gap`.
+        table: rows of one pair, search and layer of `bench_locating.gap`.
         ax: where to draw; 1 % is dotted.
         column: "gap" or "error".
     """
+    table = table[table.rule.isin(_RULES)]
     for rule, part in table.groupby("rule", sort=False):
         steps = part.groupby("n_steps")[column].quantile([0.1, 0.5, 0.9]).unstack().clip(lower=1e-6)
         ax.plot(steps.index, steps[0.5], color=_RULES[rule], marker="o", markersize=3, label=rule)
