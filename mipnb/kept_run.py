@@ -7,7 +7,8 @@ A fresh clone has no runs, and the notebooks beyond the main job take an hour to
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from mipnb.artefacts import atomic_path, under_root
@@ -17,7 +18,7 @@ from mipnb.results.store import ITEMS
 from mipnb.stages import Stage
 from mipnb.state import RECORD, stale_reasons
 
-__all__ = ["KEPT", "keep", "kept_stages", "latest", "lay_out", "mismatches"]
+__all__ = ["KEPT", "check_kept", "keep", "kept_stages", "latest", "lay_out", "mismatches"]
 
 KEPT = "data/results/pocket_run"
 
@@ -41,10 +42,12 @@ def keep(stages: Sequence[Stage], run: Path, place: str | Path = KEPT) -> Path:
     return kept
 
 
-def latest(run: Path, name: str, place: str | Path = KEPT) -> Path:
-    """A notebook's folder in a run; where the run lacks it, in what is kept, if that has it."""
-    kept = under_root(place) / name
-    return kept if (kept / RECORD).exists() and not (run / name / RECORD).exists() else run / name
+def latest(run: Path, name: str, taken: Container[str] | None = None, place: str | Path = KEPT) -> Path:
+    """A notebook's folder in a run; in what is kept, where that has it and the run does not, or if it is not among those taken."""
+    kept, ran = under_root(place) / name, run / name
+    if taken is not None and name not in taken:
+        return kept
+    return kept if (kept / RECORD).exists() and not (ran / RECORD).exists() else ran
 
 
 def lay_out(place: Path, run: Path) -> Path:
@@ -55,6 +58,31 @@ def lay_out(place: Path, run: Path) -> Path:
 def kept_stages(stages: Sequence[Stage], place: str | Path = KEPT) -> list[Stage]:
     """The notebooks of which something is kept."""
     return [stage for stage in stages if (under_root(place) / stage.name / RECORD).exists()]
+
+
+def check_kept(
+    stages: Sequence[Stage], published: Sequence[Stage], run: Path, place: str | Path = KEPT
+) -> None:
+    """ValueError if what is kept of others would be of something else once that of those published is a run's.
+
+    Args:
+        stages: all there are.
+        published: those that `keep` would get.
+        run: the run's folder.
+        place: what is kept, from the project's root.
+    """
+    before = under_root(place)
+    with tempfile.TemporaryDirectory() as folder:
+        after = Path(folder) / "kept"
+        if before.exists():
+            shutil.copytree(before, after)
+        told = mismatches(stages, keep(published, run, after))
+    if told:
+        raise ValueError(
+            f"{', '.join(stage.name for stage in published)}: published alone, they would leave {before} inconsistent, found\n"
+            + "\n".join(told)
+            + "\nexpected the others to be of the same run: run these, too, and publish; or --only what others do not read"
+        )
 
 
 def mismatches(stages: Sequence[Stage], place: str | Path = KEPT) -> list[str]:

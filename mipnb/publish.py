@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
 from mipnb.artefacts import atomic_path, project_root, read_json, under_root, write_json
-from mipnb.kept_run import keep
+from mipnb.kept_run import check_kept, keep
 from mipnb.params import Params
 from mipnb.readme_blocks import START, readme_blocks
 from mipnb.report import replace_block
-from mipnb.stages import Stage, load_stages, read_notebook
+from mipnb.stages import Stage, find_stage, load_stages, read_notebook
 from mipnb.state import RECORD, stale_reasons
 
 __all__ = ["publish"]
@@ -28,34 +28,37 @@ INJECTED = "injected-parameters"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def publish(run_dir: str) -> list[Path]:
+def publish(run_dir: str, only: Sequence[str] = ()) -> list[Path]:
     """Copies a run's outputs, figures and numbers into the repository.
 
     Args:
         run_dir: the run's folder, from the project's root.
+        only: notebooks, by number or name; by default all that the run has. Of others everything stays as it is.
 
     Returns:
         The files written.
 
     Raises:
         ValueError: the run is not whole, up to date and at default parameters, its notebooks do not match the
-            sources, or an output names a folder of this machine; nothing is written then.
+            sources, an output names a folder of this machine, or what is kept of others would no longer fit
+            (`kept_run.check_kept`); nothing is written then.
         FileNotFoundError: a file that the run should have is missing.
     """
     root, run = project_root(), under_root(run_dir)
-    stages = load_stages(root / "notebooks")
-    stages = check_run(stages, run_dir, run)
+    every = load_stages(root / "notebooks")
+    stages = check_run(every, run_dir, run, {find_stage(every, name).name for name in only})
     filled = {
         stage.notebook: fill(
             read_notebook(stage.notebook), read_notebook(run / stage.name / "notebook.ipynb")
         )
         for stage in stages
     }
-    if (start := root / "notebooks" / f"{START}.ipynb").exists():
+    if not only and (start := root / "notebooks" / f"{START}.ipynb").exists():
         filled[start] = fill(read_notebook(start), _executed(start, root))
     for path, notebook in filled.items():
         check_outputs(path, notebook, root)
-    blocks = readme_blocks(run, root)
+    check_kept(every, stages, run)
+    blocks = readme_blocks(run, root, {stage.name for stage in stages})
     for path, notebook in filled.items():
         with atomic_path(path) as temporary:
             nbformat.write(notebook, temporary)
@@ -65,14 +68,15 @@ def publish(run_dir: str) -> list[Path]:
     return [*filled, *figures, keep(stages, run), root / "README.md"]
 
 
-def check_run(stages: Sequence[Stage], run_dir: str, run: Path) -> list[Stage]:
-    """The stages to publish: all that the run has, which must be every one that is not optional.
+def check_run(stages: Sequence[Stage], run_dir: str, run: Path, only: Container[str] = ()) -> list[Stage]:
+    """The stages to publish: those named, or all that the run has, which must be every one that is not optional.
 
     Raises:
         ValueError: one of them is not up to date at default parameters.
     """
     by_name, params = {stage.name: stage for stage in stages}, Params(run_dir=run_dir)
-    stages = [stage for stage in stages if not stage.optional or (run / stage.name / RECORD).exists()]
+    has = {stage.name for stage in stages if not stage.optional or (run / stage.name / RECORD).exists()}
+    stages = [stage for stage in stages if stage.name in (only or has)]
     problems = [
         f"{stage.name}: {'; '.join(reasons)}"
         for stage in stages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,27 +20,27 @@ RESULT_FIGURE = "fig05_before_after"
 SPLITS = ("forget", "test_forget", "retain", "test_retain", "celebrity", "holdout")
 METHODS = ("vanilla", "prune", "edited", "random")
 GPU_TABLE = "data/results/gpu.csv"  # of `mipnb bench gpu`, copied there by hand
-TRIAL = "14_trial"
+RESULTS, TRIAL = "05_evaluation", "14_trial"
 
 
-def readme_blocks(run: Path, root: Path) -> dict[str, str]:
-    """README's blocks by name, from a run and the project's root.
+def readme_blocks(run: Path, root: Path, taken: Container[str]) -> dict[str, str]:
+    """README's blocks by name, from the notebooks taken of a run, and the project's root.
 
-    Of an optional notebook that the run lacks they are those of the run that it was last published from (`kept_run`); empty
-    if it never was.
+    Of others they are those of the run that they were last published from (`kept_run`), empty if there was none; what 05 says
+    is left out if it is not taken.
     """
-    results = pd.read_parquet(run / "05_evaluation" / "results.parquet")
-    manifest = read_json(run / "05_evaluation" / "figures" / "manifest.json")
-    caption, trial = manifest[RESULT_FIGURE]["caption"], latest(run, TRIAL)
-    return {
-        "figure": f"![{caption}](figures/{RESULT_FIGURE}.png)",
-        "notebooks": notebook_table(
-            load_stages(root / "notebooks"), run, root / "notebooks" / f"{START}.ipynb"
-        ),
-        "numbers": numbers(results),
+    start, trial = root / "notebooks" / f"{START}.ipynb", latest(run, TRIAL, taken)
+    return (_result_blocks(run / RESULTS) if RESULTS in taken else {}) | {
+        "notebooks": notebook_table(load_stages(root / "notebooks"), run, start, taken),
         "trial": trial_goals(trial) if (trial / RECORD).exists() else "",
         "gpu": gpu_table(pd.read_csv(root / GPU_TABLE)) if (root / GPU_TABLE).exists() else "",
     }
+
+
+def _result_blocks(folder: Path) -> dict[str, str]:
+    results = pd.read_parquet(folder / "results.parquet")
+    caption = read_json(folder / "figures" / "manifest.json")[RESULT_FIGURE]["caption"]
+    return {"figure": f"![{caption}](figures/{RESULT_FIGURE}.png)", "numbers": numbers(results)}
 
 
 def gpu_table(found: pd.DataFrame) -> str:
@@ -55,15 +55,24 @@ def gpu_table(found: pd.DataFrame) -> str:
     return "\n".join(rows)
 
 
-def notebook_table(stages: Sequence[Stage], run: Path, start: Path) -> str:
-    """Markdown: each notebook, what it reads and writes, its item of the paper; minutes and peak memory of its latest run."""
+def notebook_table(
+    stages: Sequence[Stage], run: Path, start: Path, taken: Container[str] | None = None
+) -> str:
+    """Markdown: each notebook, what it reads and writes, its item of the paper; minutes and peak memory of its latest run.
+
+    Args:
+        stages: in order.
+        run: the run's folder.
+        start: the notebook outside the run.
+        taken: notebooks whose minutes are the run's; by default all that it has. Others' are of what is kept.
+    """
     rows = ["| notebook | reads | writes | minutes | peak GB | paper |", "|---|---|---|---|---|---|"]
     if start.exists():
         rows.append(f"| [`{START}`](notebooks/{START}.ipynb) | | | | | {paper_item(start)} |")
     total = of_run = 0.0
     for stage in stages:
         minutes = memory = ""
-        folder = latest(run, stage.name)
+        folder = latest(run, stage.name, taken)
         if (folder / RECORD).exists():
             seconds = read_json(folder / RECORD)["seconds"]
             total, minutes = total + seconds, f"{seconds / 60:.1f}"

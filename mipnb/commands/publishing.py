@@ -19,6 +19,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--second", metavar="RUN", help="instead: what came of a run on another pocket benchmark, for README"
     )
+    parser.add_argument(
+        "--only",
+        metavar="NB",
+        action="append",
+        default=[],
+        help="this notebook (13 or 13_searches) alone; may be repeated",
+    )
     parser.set_defaults(command=_publish)
 
 
@@ -30,6 +37,6 @@ def _publish(options: argparse.Namespace) -> int:
     if options.second:
         written = publish_second(f"runs/{run_name(options.second)}")
     else:
-        written = publish(f"runs/{run_name(options.name)}")
+        written = publish(f"runs/{run_name(options.name)}", options.only)
     print("\n".join(path.relative_to(project_root()).as_posix() for path in written))
     return 0

@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from mipnb.artefacts import read_json, write_json
 from mipnb.cli import main
 from mipnb.evaluation import COLUMNS
-from mipnb.kept_run import keep
+from mipnb.kept_run import KEPT, keep
 from mipnb.paths import NeuronPath
 from mipnb.publish import check_outputs, check_run, copy_figures, fill
 from mipnb.readme_blocks import notebook_table, numbers, paper_item, trial_goals
@@ -133,6 +133,53 @@ def test_a_run_must_be_whole_and_at_default_parameters(project: Path, capsys):
     row, *others = notebook_table(stages, run, project / "notebooks" / "none.ipynb").splitlines()[2:]
     assert row.split("|")[4:6] == ["  ", "  "], "never run: a line without minutes and memory"
     assert "" not in [other.split("|")[4].strip() for other in others]
+
+
+def project_readme(project: Path) -> Path:
+    blocks = "".join(
+        f"<!-- {name}: begin -->\n<!-- {name}: end -->\n" for name in ("notebooks", "trial", "gpu")
+    )
+    readme = project / "README.md"
+    readme.write_text(blocks)
+    return readme
+
+
+def minutes(readme: Path) -> list[str]:
+    """Of the notebooks, in the README's table."""
+    return [line.split("|")[4].strip() for line in readme.read_text().splitlines() if "[`0" in line]
+
+
+def test_one_notebook_is_published_and_others_stay(project: Path):
+    readme = project_readme(project)
+    assert main(["run"]) == 0
+    keep(load_stages(project / "notebooks")[:1], project / "runs" / "pocket")
+    others = {path: path.read_bytes() for path in (project / "notebooks").iterdir() if "02" not in path.name}
+    assert main(["publish", "--only", "2"]) == 0
+    assert {path: path.read_bytes() for path in others} == others
+    cells = nbformat.read(project / "notebooks" / "02_sum.ipynb", 4).cells
+    assert [cell.execution_count for cell in cells if cell.cell_type == "code"] == [1, 2, 3, 4, 5, 6]
+    assert {kept.name for kept in (project / KEPT).iterdir()} == {"01_numbers", "02_sum"}
+    first, second, third = minutes(readme)
+    assert first
+    assert second
+    assert third == "", "the run has it; nobody published it"
+
+
+def test_a_notebook_that_kept_ones_were_made_from_is_refused_alone(project: Path, capsys):
+    readme = project_readme(project)
+    assert main(["run"]) == 0
+    keep(load_stages(project / "notebooks"), project / "runs" / "pocket")
+    source_of = project / "notebooks" / "02_sum.ipynb"
+    source_of.write_text(source_of.read_text().replace("sum(numbers)", "2 * sum(numbers)"))
+    assert main(["run"]) == 0
+    before = {path: path.read_bytes() for path in (source_of, readme, project / KEPT / "02_sum" / "sum.json")}
+    capsys.readouterr()
+    assert main(["publish", "--only", "02"]) == 2
+    told = capsys.readouterr().err
+    assert "02_sum: published alone" in told
+    assert "03_show: " in told
+    assert {path: path.read_bytes() for path in before} == before, "nothing is written"
+    assert main(["publish", "--only", "02", "--only", "03"]) == 0
 
 
 def test_figures_and_their_manifests_are_united(tmp_path: Path):

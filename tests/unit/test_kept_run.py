@@ -49,9 +49,13 @@ def test_what_a_run_lacks_is_that_of_what_is_kept(stages: list[Stage], tmp_path:
     (tmp_path / "next" / "01_a").mkdir(parents=True)
     (tmp_path / "next" / "02_b").mkdir()
     (tmp_path / "next" / "02_b" / "record.json").touch()
-    assert latest(tmp_path / "next", "01_a", "kept") == kept / "01_a", "begun, not done"
-    assert latest(tmp_path / "next", "02_b", "kept") == tmp_path / "next" / "02_b"
-    assert latest(tmp_path / "next", "03_c", "kept") == tmp_path / "next" / "03_c", "nowhere"
+    following = tmp_path / "next"
+    assert latest(following, "01_a", place="kept") == kept / "01_a", "begun, not done"
+    assert latest(following, "02_b", place="kept") == following / "02_b"
+    assert latest(following, "03_c", place="kept") == following / "03_c", "nowhere"
+    (following / "01_a" / "record.json").touch()
+    assert latest(following, "01_a", place="kept") == following / "01_a"
+    assert latest(following, "01_a", {"02_b"}, "kept") == kept / "01_a", "done, but not among those taken"
 
 
 def test_laid_out_beside_what_is_there(stages: list[Stage], tmp_path: Path):
