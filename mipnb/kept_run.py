@@ -43,7 +43,7 @@ def keep(stages: Sequence[Stage], run: Path, place: str | Path = KEPT) -> Path:
 
 
 def latest(run: Path, name: str, taken: Container[str] | None = None, place: str | Path = KEPT) -> Path:
-    """A notebook's folder in a run; in what is kept, where that has it and the run does not, or if it is not among those taken."""
+    """A notebook's folder in a run; in what is kept, if it is not among those taken, or the kept has it and the run has not."""
     kept, ran = under_root(place) / name, run / name
     if taken is not None and name not in taken:
         return kept

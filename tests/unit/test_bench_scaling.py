@@ -5,6 +5,7 @@ import pytest
 import torch
 from toys import questions, tiny_vl
 
+from mipnb import bench_scaling
 from mipnb.attribution import attribute
 from mipnb.bench_scaling import enlarged, growth, growth_sentence, lengthened, scaling
 
@@ -49,7 +50,8 @@ def test_wider_pictures_have_their_patches_and_tokens_and_keep_their_answer():
 
 
 @pytest.mark.parametrize("pair", ["text", "vision"])
-def test_every_size_is_measured_and_patches_in_the_vision_branch_alone(pair):
+def test_every_size_is_measured_and_patches_in_the_vision_branch_alone(pair, monkeypatch):
+    monkeypatch.setattr(bench_scaling, "FEW", 2)
     grids = [(0, 0)] * 2 if pair == "text" else [(4, 4), (2, 6)]
     found = scaling(tiny_vl(), {pair: questions(grids, [7, 9])}, repeats=1, top_k=2)
     sizes = {"samples", "n_steps", "layers", "tokens"} | ({"patches"} if pair == "vision" else set())
