@@ -40,7 +40,7 @@ from mipnb.shapes import find_config, read_shape
 QUESTIONS = ("cost", "scaling", "gap", "agreement")
 STEPS = 4  # m, but where it varies
 TOP_K = 5
-DEAR = ("shortlist", "exact")  # that are timed in one round only
+DEAR = ("shortlist", "exact")  # that are timed once
 FEW = 2  # questions on which `exact` is timed
 DEFAULT = "greedy"  # of `attribute`
 RULES = ("right", "gauss")  # by which estimators are held against `exact`
@@ -49,7 +49,7 @@ GAP_RULES = {"right": FIXED, "midpoint": FIXED, "gauss": FIXED, "stieltjes": (1,
 
 
 def cost(model: nn.Module, batches: dict[str, Batch], repeats: int) -> pd.DataFrame:
-    """Seconds, peak memory and ratios; of `shortlist` and `exact` (on a few questions) from a single round.
+    """Seconds, peak memory and ratios; `shortlist` and `exact` (on a few questions) are timed once, beside all rounds.
 
     Returns:
         Columns pair, call, against, samples, seconds (median), ratio (median of the rounds), low, high (of the rounds),
@@ -64,8 +64,9 @@ def cost(model: nn.Module, batches: dict[str, Batch], repeats: int) -> pd.DataFr
             against = "plain greedy" if name.startswith("greedy") else "bare passes"
             rows.append((pair, name, against, *_measured(model, batch, calls[name], spent, seconds[against])))
         for name, (part, own) in {"shortlist": (batch, calls), "exact": (spread(batch, FEW), few)}.items():
-            timed = [[seconds_of(own[call])] for call in ("bare passes", name)]
-            rows.append((pair, name, "bare passes", *_measured(model, part, own[name], *reversed(timed))))
+            bare = interleaved({"": own["bare passes"]}, repeats)[""]
+            spent = [seconds_of(own[name])] * repeats
+            rows.append((pair, name, "bare passes", *_measured(model, part, own[name], spent, bare)))
     columns = ["pair", "call", "against", "samples", "seconds", "ratio", "low", "high", "peak_gb"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -113,7 +114,7 @@ def spread(batch: Batch, size: int) -> Batch:
 
 
 def gap(model: nn.Module, batches: dict[str, Batch], samples: int) -> pd.DataFrame:
-    """`integration_errors` of both searches and all branches, with the pair in front."""
+    """`integration_errors` of both searches, a pair after the other, with a column pair."""
     parts = []
     for pair, batch in batches.items():
         for search in ("one_pass", "greedy"):

@@ -82,7 +82,7 @@ def first(batch: Batch, size: int) -> Batch:
 def lengthened(batch: Batch, times: int) -> Batch:
     """The same samples with `times` as many tokens: words in front that nobody asks about."""
     shape = (len(batch["labels"]), (times - 1) * batch["labels"].shape[1])
-    word = int(batch["labels"].max())  # of an answer, so no special token
+    word = int(batch["labels"].max())  # of an answer
     front = {"input_ids": word, "attention_mask": 1, "labels": IGNORED}
     by_token = {key: tensor for key, tensor in batch.items() if key not in _PICTURES}
     return batch | {
@@ -92,11 +92,11 @@ def lengthened(batch: Batch, times: int) -> Batch:
 
 
 def enlarged(batch: Batch, times: int, picture: int) -> Batch:
-    """The same samples with pictures `times` as wide, for a family that packs patches.
+    """The same samples with as many patches as pictures `times` as wide have, for a family that packs patches.
 
     Args:
         batch: with image_grid_thw.
-        times: copies of a picture, side by side as the packing has it.
+        times: how often each patch and each piece's word is there.
         picture: the word that stands for a piece of a picture.
     """
     copies = torch.where(batch["input_ids"] == picture, times, 1)

@@ -123,13 +123,14 @@ def gap_bar_sentence(gap: pd.DataFrame, n_steps: int, times: float, bar: float =
     met, missed = (", ".join(told[kept]) or "none" for kept in (True, False))
     reference = gap[gap.rule == REFERENCE]
     return (
-        f"At m = {n_steps} a median gap of at most {bar:.0%}, in every layer (greedy) and jointly (one_pass), in every "
-        f"branch and modality: met by {met}; **not met** by {missed} (in brackets the largest median).\n\n"
+        f"At m = {n_steps} a median gap of at most {bar:.0%} of `igi` (squared gradients add up to nothing), in every layer "
+        f"(greedy) and jointly (one_pass), in all of {', '.join(dict.fromkeys(gap.pair))}: met by {met}; "
+        f"**not met** by {missed} (in brackets the largest median).\n\n"
         f"{_fewest_sentence(table, bar)}\n\n"
         "`right`, the paper's, is the default: its scores rank neurons and are no amounts. Where amounts are wanted, "
-        f"`-p rule stieltjes` takes {times:.1f} times as long. Its integrals add up by construction; how good its scores "
-        f"are is their error against {reference.n_steps.max()} steps of `{FINE[0]}`, whose own gap is at most "
-        f"{reference.gap.max():.2g}."
+        f"`-p rule stieltjes` takes {times:.1f} times as long. Its integrals add up by construction, but where a "
+        "share of the change cannot be had; how good its scores are is their error against "
+        f"{reference.n_steps.max()} steps of `{FINE[0]}`, whose own gap is at most {reference.gap.max():.2g}."
     )
 
 
@@ -146,7 +147,7 @@ def _fewest_sentence(table: pd.Series, bar: float) -> str:
 
 
 def _fewest_steps(table: pd.Series, bar: float) -> str:
-    """The rule that keeps the bar for every pair from the fewest steps on, and these; "none" if none does."""
+    """The rules that keep the bar for every pair from the fewest steps on, and these; "none" if none does."""
     enough = {}
     for rule, row in table.groupby(["rule", "n_steps"]).max().groupby("rule"):
         kept = (row <= bar).iloc[::-1].cummin()
@@ -154,5 +155,6 @@ def _fewest_steps(table: pd.Series, bar: float) -> str:
             enough[rule] = kept[kept].index.get_level_values("n_steps").min()
     if not enough:
         return "none"
-    rule = min(enough, key=enough.__getitem__)
-    return f"`{rule}`, m = {enough[rule]}"
+    fewest = min(enough.values())
+    rules = " and ".join(f"`{rule}`" for rule, steps in enough.items() if steps == fewest)
+    return f"{rules}, m = {fewest}"

@@ -76,10 +76,10 @@ def cost_and_agreement(
 
 
 def integration_curves(table: pd.DataFrame, ax: Axes, column: str = "error") -> Axes:
-    """Median gap or error against steps, a line a rule, with the middle 80 % of samples.
+    """Median gap or error against steps, a line a rule, with the middle 80 % of the rows.
 
     Args:
-        table: rows of one pair, search and layer of `bench_locating.gap`.
+        table: rows of one pair and search of `bench_locating.gap`, of one layer or several.
         ax: where to draw; 1 % is dotted.
         column: "gap" or "error".
     """
@@ -100,7 +100,7 @@ def scaling_lines(table: pd.DataFrame, ax: Axes, column: str = "seconds") -> Axe
     """Time or peak memory against one size, over its value at the smallest; the dotted line is proportional.
 
     Args:
-        table: rows of one `varied` of `bench_locating.scaling`.
+        table: rows of one `varied` of `bench_scaling.scaling`.
         ax: where to draw.
         column: "seconds" or "peak_gb".
     """

@@ -82,7 +82,7 @@ def test_what_the_default_lacks_is_told_and_that_none_has_enough():
         overlap("exact, other rule", 0.99),
     ]
     told = default_sentence(pd.DataFrame(rows), COST, "right", "greedy")
-    assert "in every branch and modality is `shortlist`, at 6.0 times the time of `greedy`" in told
+    assert "in all of text is `shortlist`, at 6.0 times the time of `greedy`" in told
     assert "the default, `greedy`, has 0.40" in told
     rows[0]["value"] = 0.8
     told = default_sentence(pd.DataFrame(rows), COST, "right", "greedy")
@@ -102,8 +102,17 @@ def test_finer_sums_of_the_set_are_told_by_case_and_the_reference_by_its_other_r
     ]
     told = finer_sentence(pd.DataFrame(rows))
     assert "overlap of 0.93 (text, igi)" in told
-    assert "than `greedy` in 1 of 2 cases; " in told
-    assert "than `one_pass` in 0 of 2 cases" in told
+    assert "Of 2 cases " in told
+    assert (
+        "`greedy, stieltjes` is nearer than `greedy` in 1, `one_pass, stieltjes` is nearer than `one_pass` in 0"
+        in told
+    )
+    assert "a small gap does not bring scores nearer" in told
+    nearer = pd.DataFrame(rows).replace(
+        {"estimator": {"one_pass": "one_pass, stieltjes", "one_pass, stieltjes": "one_pass"}}
+    )
+    told = finer_sentence(nearer)
+    assert "than `one_pass` in 2." in told, "then it does"
 
 
 def test_the_closest_is_named_and_the_cheapest_within_its_interval():

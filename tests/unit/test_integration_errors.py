@@ -56,7 +56,7 @@ def test_the_bar_on_gaps_is_told_by_rule():
             for search in ("greedy", "one_pass") for pair in ("text", "vision")]  # fmt: skip
     rows += [("right", "greedy", "text", 64, 0, 0.0, 0.0)]
     told = gap_bar_sentence(table(rows), 4, 5.0)
-    assert "met by `stieltjes` (0.002); **not met** by `right` (0.500)" in told
+    assert "in all of text, vision: met by `stieltjes` (0.002); **not met** by `right` (0.500)" in told
     assert "5.0 times as long" in told
     assert "against 384 steps of `midpoint`, whose own gap is at most 1e-05" in told
     gap = table(rows)
