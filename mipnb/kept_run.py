@@ -31,11 +31,13 @@ def keep(stages: Sequence[Stage], run: Path, place: str | Path = KEPT) -> Path:
         run: the run's folder.
         place: where to, from the project's root.
     """
-    kept = under_root(place)
+    kept, stages = under_root(place), [stage for stage in stages if stage.writes]
+    if not stages:
+        return kept
     with atomic_path(kept) as folder:
         if kept.exists():
             shutil.copytree(kept, folder, ignore=shutil.ignore_patterns(*(stage.name for stage in stages)))
-        for stage in (stage for stage in stages if stage.writes):
+        for stage in stages:
             for name in (RECORD, USAGE, ITEMS, *stage.writes):
                 if (run / stage.name / name).exists():
                     _copy(run / stage.name / name, folder / stage.name / name)
@@ -63,7 +65,7 @@ def kept_stages(stages: Sequence[Stage], place: str | Path = KEPT) -> list[Stage
 def check_kept(
     stages: Sequence[Stage], published: Sequence[Stage], run: Path, place: str | Path = KEPT
 ) -> None:
-    """ValueError if what is kept of others would be of something else once that of those published is a run's.
+    """ValueError if what is kept of others fits no longer once what is kept of those published is a run's.
 
     Args:
         stages: all there are.
@@ -76,12 +78,13 @@ def check_kept(
         after = Path(folder) / "kept"
         if before.exists():
             shutil.copytree(before, after)
-        told = mismatches(stages, keep(published, run, after))
+        known = mismatches(stages, before)
+        told = [reason for reason in mismatches(stages, keep(published, run, after)) if reason not in known]
     if told:
         raise ValueError(
-            f"{', '.join(stage.name for stage in published)}: published alone, they would leave {before} inconsistent, found\n"
+            f"publishing {', '.join(stage.name for stage in published)} would leave {before} inconsistent, found\n"
             + "\n".join(told)
-            + "\nexpected the others to be of the same run: run these, too, and publish; or --only what others do not read"
+            + "\nexpected all that is kept to be of one run: run these notebooks, too, and publish them together"
         )
 
 

@@ -33,7 +33,7 @@ def publish(run_dir: str, only: Sequence[str] = ()) -> list[Path]:
 
     Args:
         run_dir: the run's folder, from the project's root.
-        only: notebooks, by number or name; by default all that the run has. Of others everything stays as it is.
+        only: notebooks, by number or name; by default all that the run has. Others' outputs, figures and results stay.
 
     Returns:
         The files written.
@@ -84,7 +84,7 @@ def check_run(stages: Sequence[Stage], run_dir: str, run: Path, only: Container[
     ]
     if problems:
         raise ValueError(
-            f"{run} cannot be published; expected a whole run, up to date, at default parameters, found\n"
+            f"{run} cannot be published; expected all (or those of --only) up to date at default parameters, found\n"
             + "\n".join(problems)
         )
     return stages

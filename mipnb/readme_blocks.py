@@ -26,13 +26,15 @@ RESULTS, TRIAL = "05_evaluation", "14_trial"
 def readme_blocks(run: Path, root: Path, taken: Container[str]) -> dict[str, str]:
     """README's blocks by name, from the notebooks taken of a run, and the project's root.
 
-    Of others they are those of the run that they were last published from (`kept_run`), empty if there was none; what 05 says
-    is left out if it is not taken.
+    What 05 or 14 say is left out if it is not taken; minutes of others are of the run that they were last published from
+    (`kept_run`).
     """
-    start, trial = root / "notebooks" / f"{START}.ipynb", latest(run, TRIAL, taken)
-    return (_result_blocks(run / RESULTS) if RESULTS in taken else {}) | {
+    start = root / "notebooks" / f"{START}.ipynb"
+    blocks = _result_blocks(run / RESULTS) if RESULTS in taken else {}
+    if TRIAL in taken:
+        blocks["trial"] = trial_goals(run / TRIAL)
+    return blocks | {
         "notebooks": notebook_table(load_stages(root / "notebooks"), run, start, taken),
-        "trial": trial_goals(trial) if (trial / RECORD).exists() else "",
         "gpu": gpu_table(pd.read_csv(root / GPU_TABLE)) if (root / GPU_TABLE).exists() else "",
     }
 

@@ -16,10 +16,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--name", metavar="RUN", default="pocket", help="name of the run (default: pocket)")
-    parser.add_argument(
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument(
         "--second", metavar="RUN", help="instead: what came of a run on another pocket benchmark, for README"
     )
-    parser.add_argument(
+    part.add_argument(
         "--only",
         metavar="NB",
         action="append",

@@ -176,10 +176,22 @@ def test_a_notebook_that_kept_ones_were_made_from_is_refused_alone(project: Path
     capsys.readouterr()
     assert main(["publish", "--only", "02"]) == 2
     told = capsys.readouterr().err
-    assert "02_sum: published alone" in told
+    assert "publishing 02_sum would leave " in told
     assert "03_show: " in told
     assert {path: path.read_bytes() for path in before} == before, "nothing is written"
     assert main(["publish", "--only", "02", "--only", "03"]) == 0
+
+
+def test_a_fault_that_others_had_before_is_not_laid_to_what_is_published(project: Path, capsys):
+    project_readme(project)
+    assert main(["run"]) == 0
+    keep(load_stages(project / "notebooks"), project / "runs" / "pocket")
+    first = project / "notebooks" / "01_numbers.ipynb"
+    first.write_text(first.read_text().replace("wrote", "has written"))
+    assert main(["publish", "--only", "03"]) == 0
+    capsys.readouterr()
+    assert main(["publish", "--only", "01"]) == 2, "not run since"
+    assert "01_numbers: notebook changed" in capsys.readouterr().err
 
 
 def test_figures_and_their_manifests_are_united(tmp_path: Path):

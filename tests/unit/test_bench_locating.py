@@ -17,11 +17,11 @@ from mipnb.scores import Scores
 def test_every_question_of_the_benchmark_has_an_answer(pair, monkeypatch):
     monkeypatch.setattr(bench_locating, "GAP_RULES", {"right": (2,), "stieltjes": (2,)})
     monkeypatch.setattr(bench_locating, "TOP_K", 2)
-    grids = [(0, 0)] * 2 if pair == "text" else [(4, 4), (2, 6)]
-    model, batches = tiny_vl(), {pair: questions(grids, [7, 9])}
+    grids = [(0, 0)] * 3 if pair == "text" else [(4, 4), (2, 6), (4, 4)]
+    model, batches = tiny_vl(), {pair: questions(grids, [7, 9, 8])}
     cost = bench_locating.cost(model, batches, repeats=1)
     assert set(cost.against) == {"bare passes", "plain greedy"}
-    assert {"exact", "shortlist", "greedy", "one_pass"} <= set(cost.call)
+    assert cost.set_index("call").samples[["exact", "shortlist", "greedy"]].tolist() == [2, 3, 3]
     assert ("greedy, with gap" in set(cost.call)) == (pair != "vision"), "squared gradients have none"
     assert (cost[["seconds", "ratio", "peak_gb"]] > 0).all(axis=None)
     monkeypatch.setattr(integration_errors, "__defaults__", (("midpoint", 8),))
@@ -71,10 +71,12 @@ def test_estimators_are_held_against_exact_by_their_own_rule(monkeypatch):
 
     def scored(model, batch, branch, **choices):
         asked.append((choices["search"], choices["rule"], choices["n_steps"]))
+        assert torch.equal(batch["labels"], whole["labels"][[0, 4]]), "from all over the batch"
         return Scores("text", torch.rand(2, 1, 6), ("0", "1"), "toy")
 
     monkeypatch.setattr(bench_locating, "attribute", scored)
-    found = bench_locating.agreement(tiny_vl(), {"text": questions([(0, 0)] * 2, [7, 9])}, 2)
+    whole = questions([(0, 0)] * 5, [7, 9, 8, 7, 9])
+    found = bench_locating.agreement(tiny_vl(), {"text": whole}, 2)
     assert asked[:2] == [("exact", "right", 4), ("exact", "gauss", 4)]
     for rule in ("right", "gauss"):
         assert {("greedy", rule, 4), ("shortlist", rule, 4)} <= set(asked)

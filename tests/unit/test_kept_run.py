@@ -35,6 +35,10 @@ def test_records_artefacts_and_units_are_kept_and_nothing_else(stages: list[Stag
     assert [stage.name for stage in kept_stages(stages, "kept")] == ["01_a"]
 
 
+def test_a_notebook_that_leaves_nothing_is_kept_without_a_folder(stages: list[Stage], tmp_path: Path):
+    assert not keep(stages[1:], tmp_path / "run", "kept").exists()
+
+
 def test_what_was_kept_before_goes(stages: list[Stage], tmp_path: Path):
     keep(stages, tmp_path / "run", "kept")
     (tmp_path / "kept" / "01_a" / "old.csv").touch()
