@@ -81,10 +81,10 @@ def check_kept(
         known = mismatches(stages, before)
         told = [reason for reason in mismatches(stages, keep(published, run, after)) if reason not in known]
     if told:
+        names, reasons = ", ".join(stage.name for stage in published), "\n".join(told)
         raise ValueError(
-            f"publishing {', '.join(stage.name for stage in published)} would leave {before} inconsistent, found\n"
-            + "\n".join(told)
-            + "\nexpected all that is kept to be of one run: run these notebooks, too, and publish them together"
+            f"publishing {names} would leave {before} inconsistent, found\n{reasons}\nexpected all that is kept to be of one "
+            "run: run these notebooks, too, and publish them together"
         )
 
 
