@@ -28,7 +28,6 @@ def test_errors_and_gaps_shrink_with_steps_and_errors_are_the_first_layers():
         assert set(fine.layer) == {min(layers)}
         assert set(fine.n_steps) == {64}
         assert (fine.gap < 0.001).all()
-        assert set(fine.error) == {0.0}
 
 
 def test_the_layer_with_the_largest_median_gap_is_the_one_told():
