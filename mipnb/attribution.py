@@ -98,8 +98,8 @@ def attribute(
         kind: "igi" (Eq. 4) or "ifi" (Eq. 6); by default igi for text and ifi for vision.
         score: "joint" (as printed) or "complete" (each neuron's own integral).
         search: "greedy" (Algorithm 1 as practised), "exact" (every candidate on its own; small models only),
-            "one_pass"; "tangent" (to first order in the candidate: the path alone is scaled) or "shortlist" (then the best
-            of these, each on its own); or an estimator without integral, "gradient" or "relevance".
+            "one_pass"; "tangent" (to first order in the candidate: the path alone is scaled) or "shortlist" (then a few
+            of a layer, each on its own); or an estimator without integral, "gradient" or "relevance".
         n_steps: grid points m; "gradient" and "relevance" have none.
         rule: "right", "midpoint" or "gauss", see `rules.quadrature`; or "stieltjes", points by sample, see `stieltjes`.
         top_k: neurons that each layer adds to a sample's path.

@@ -134,8 +134,7 @@ def locating_load(params: Params, shape: Shape, work: Workload, batch: int) -> L
     for branch, modality in PAIRS.values():
         tower, pictured = getattr(shape, branch), int(modality != "text")
         how = (params.search, params.n_steps, params.score == "joint")
-        top_k = getattr(params, f"{branch}_top_k")
-        search = Search(branch, tower.layers, tower.neurons, *how, rule=params.rule, top_k=top_k)
+        search = Search(branch, tower.layers, tower.neurons, *how, rule=params.rule)
         limits = (params.n_locate_forget, params.n_locate_retain)
         for there, limit in zip(work.trained_on(pictured), limits, strict=True):
             found = locating(search, work.questions[pictured], min(there, limit), batch)

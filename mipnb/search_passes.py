@@ -30,7 +30,6 @@ class Search:
         gap: whether the completeness gap is computed beside the scores.
         rule: see `rules.quadrature`; or "stieltjes".
         max_rows: the most rows of a pass.
-        top_k: neurons that a layer adds to a question's path.
     """
 
     branch: str
@@ -42,7 +41,6 @@ class Search:
     gap: bool = False
     rule: str = RULES[0]
     max_rows: int = MAX_ROWS
-    top_k: int = 5
 
     @property
     def adaptive(self) -> bool:
@@ -77,7 +75,8 @@ class Search:
         elif number or self.search not in TANGENTS:
             yield 1, 1
         if self.search == "shortlist":
-            yield from portions(min(SHORTLIST * self.top_k, self.neurons), repeats).items()
+            yield 1, 1
+            yield from portions(min(SHORTLIST, self.neurons), repeats).items()
 
 
 def locating(search: Search, question: Question, n_questions: int, batch_size: int) -> list[Pass]:

@@ -20,8 +20,8 @@ from mipnb.stieltjes import integrate_changes
 
 #: the one point that scales nothing
 AT_ONE = quadrature("right", 1)
-#: candidates of a layer that `shortlist` scores on their own, in multiples of top_k
-SHORTLIST = 4
+#: candidates of a layer that `shortlist` scores on their own
+SHORTLIST = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +81,8 @@ def greedy(probe: Probe, plan: Plan) -> Found:
     below = _path_below(probe, plan)
     for layer in range(len(probe.ffns)):
         masks = [*path, probe.ones(probe.samples, probe.n_neurons)]
-        integrals = _one_set(
-            probe, plan, masks, range(layer + 1) if plan.joint or plan.gap else [layer], below
-        )
+        wanted = range(layer + 1) if plan.joint or plan.gap else [layer]
+        integrals = _one_set(probe, plan, masks, wanted, below)
         values = _joint(probe, path, integrals) if plan.joint else integrals[-1]
         parts.append(Found(values, *_completeness(probe, plan, masks, integrals)))
         path.append(_mask(values, plan.top_k))
@@ -131,9 +130,11 @@ def tangent(probe: Probe, plan: Plan) -> Found:
 
 
 def shortlist(probe: Probe, plan: Plan) -> Found:
-    """`tangent`, whose SHORTLIST x top_k best candidates of a layer are then scored each on its own, as by `exact`.
+    """`tangent`, of which SHORTLIST candidates a layer are then scored each on its own, as by `exact`.
 
-    The others keep the value of `tangent`, so one of them may still be among a layer's best.
+    They are the best by `tangent` and the best with the whole layer scaled, as `greedy` does, in turns: where the model is
+    sure, the unscaled slope misses those without which it would not be. The others keep the value of `tangent`, so one of them
+    may still be among a layer's best.
     """
     return _upwards(probe, plan, _shortlisted)
 
@@ -166,9 +167,22 @@ def _tangents(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPat
 
 
 def _shortlisted(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPath | None) -> Tensor:
-    values = _tangents(probe, plan, path, below)
-    best = top_neurons(values, min(SHORTLIST * plan.top_k, probe.n_neurons))
+    values, whole = _tangents(probe, plan, path, below), _whole_layer(probe, plan, path, below)
+    best = _in_turns(values, whole, min(SHORTLIST, probe.n_neurons))
     return values.scatter(1, best, _alone(probe, plan, path, best, below))
+
+
+def _whole_layer(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPath | None) -> Tensor:
+    """Scores of the layer after the path as `greedy` has them: path and whole layer scaled together."""
+    masks = [*path, probe.ones(probe.samples, probe.n_neurons)]
+    integrals = _one_set(probe, plan, masks, range(len(masks)) if plan.joint else [len(path)], below)
+    return _joint(probe, path, integrals) if plan.joint else integrals[-1]
+
+
+def _in_turns(first: Tensor, second: Tensor, number: int) -> Tensor:
+    """So many neurons a row, the best by either score in turns, each once: int64 (samples, number)."""
+    turns = [2 * top_neurons(scores, scores.shape[1]).argsort(1) for scores in (first, second)]
+    return top_neurons(-torch.minimum(turns[0], turns[1] + 1), number)
 
 
 def _path_below(probe: Probe, plan: Plan) -> ScaledPath | None:

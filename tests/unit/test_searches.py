@@ -114,16 +114,41 @@ def test_a_shortlist_of_all_neurons_is_exact(kind, score, rule, monkeypatch):
     )
 
 
-def test_a_shortlist_holds_the_best_tangents_and_leaves_the_others_theirs(monkeypatch):
+def test_a_shortlist_takes_turns_and_leaves_the_others_their_tangents(monkeypatch):
     model, batch = Chain(layers=1), chain_batch()
     found = {
         search: toy_scores(model, batch, search=search, top_k=1, n_steps=3).values[:, 0]
-        for search in ("exact", "tangent")
+        for search in ("exact", "tangent", "greedy")
     }
-    monkeypatch.setattr(searches, "SHORTLIST", 2)
+    monkeypatch.setattr(searches, "SHORTLIST", 3)
     mixed = toy_scores(model, batch, search="shortlist", top_k=1, n_steps=3).values[:, 0]
-    listed = found["tangent"] >= found["tangent"].topk(2).values[:, 1:]
+    best = searches._in_turns(found["tangent"], found["greedy"], 3)
+    listed = torch.zeros_like(mixed, dtype=torch.bool).scatter(1, best, True)
     assert torch.allclose(mixed, torch.where(listed, found["exact"], found["tangent"]), rtol=1e-4, atol=1e-7)
+
+
+def test_turns_go_on_to_the_next_best_where_both_scores_name_one():
+    first, second = torch.tensor([[4.0, 3.0, 2.0, 1.0]]), torch.tensor([[9.0, 0.0, 1.0, 8.0]])
+    assert searches._in_turns(first, second, 3)[0].tolist() == [0, 1, 3]
+    assert sorted(searches._in_turns(first, second, 4)[0].tolist()) == [0, 1, 2, 3]
+
+
+def one_saturates(outs: list[Tensor]) -> Tensor:
+    """The first of three neurons does most, but only below half of its activation."""
+    first, second, third = outs[0].sum(1).unbind(-1)
+    return 0.1 + 0.5 * (2 * first).clamp(max=1) + 0.05 * second + 0.04 * third
+
+
+def test_a_shortlist_finds_the_neuron_whose_slope_is_gone(monkeypatch):
+    model, batch = HandMade(3, 1, one_saturates), hand_batch([[[0.5] * 3, [0.5] * 3]])
+    monkeypatch.setattr(searches, "SHORTLIST", 2)
+    found = {
+        search: toy_scores(model, batch, search=search, top_k=1).values[0, 0]
+        for search in ("tangent", "exact", "shortlist")
+    }
+    assert found["tangent"].argsort(descending=True).tolist() == [1, 2, 0]
+    assert found["shortlist"].argmax() == found["exact"].argmax() == 0
+    assert torch.allclose(found["shortlist"], found["exact"], atol=1e-6)
 
 
 def test_tangents_are_exact_where_a_candidate_acts_in_proportion():
