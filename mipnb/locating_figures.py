@@ -75,6 +75,23 @@ def cost_and_agreement(
     return ax
 
 
+def worth_and_overlap(table: pd.DataFrame, ax: Axes) -> Axes:
+    """What the forget set loses per point of the retain set, against overlap with `exact`: a mark a search, 95 % intervals.
+
+    Args:
+        table: of `evidence.by_search.with_overlap`, of one branch, mark and ranking.
+        ax: where to draw; at the dotted line both sets lose alike.
+    """
+    for marker, row in zip(_MARKERS[: len(table)], table.itertuples(), strict=True):
+        spread = [[max(0.0, row.ratio - row.ratio_low)], [max(0.0, row.ratio_high - row.ratio)]]
+        ax.errorbar(row.overlap, row.ratio, yerr=spread, fmt=marker, markersize=4, label=row.search)
+    ax.axhline(1, color=MARK, linestyle=":", linewidth=0.8)
+    ax.set(yscale="log", xlabel="top k overlap with exact", ylabel="ratio of falls", xlim=(0, 1.05))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
+    return ax
+
+
 def integration_curves(table: pd.DataFrame, ax: Axes, column: str = "error") -> Axes:
     """Median gap or error against steps, a line a rule, with the middle 80 % of the rows.
 

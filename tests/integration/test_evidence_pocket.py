@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,11 @@ from mipnb import models
 from mipnb.answers import answer_value
 from mipnb.artefacts import project_root
 from mipnb.batches import encode, patch_owner
-from mipnb.benchmarks import forget_ids, load_people, load_training
+from mipnb.benchmarks import draw_questions, forget_ids, load_people, load_training
 from mipnb.editing import prune
-from mipnb.evidence import edited, learned, measures, shares, trial
+from mipnb.evidence import by_search, edited, learned, measures, shares, trial
 from mipnb.evidence import in_rounds as in_rounds_module
+from mipnb.evidence.activations import removing
 from mipnb.evidence.asked import Asked, answer_marks, prepare
 from mipnb.evidence.cases import run_case, trial_cases
 from mipnb.evidence.choosing import choose, recipes_for, tried_marks, tried_table
@@ -47,6 +49,7 @@ from mipnb.locating import locate, of_modality, question_names
 from mipnb.models import fingerprint, load_model, load_processor
 from mipnb.param_files import read_parameters
 from mipnb.paths import NeuronPath
+from mipnb.ranking import adjusted
 from mipnb.scores import Scores
 
 ROOT = str(project_root() / "data" / "pocket")
@@ -476,6 +479,37 @@ def test_a_recipe_is_chosen_on_other_people(loaded, roles, params):
     tried = tried_table(tried_marks(cases, "vision", [Recipe(), Recipe("ratio")], n_draws=2))
     assert tried.recipe.tolist() == ["contrast, mean, run", "ratio, mean, run", "random"]
     assert choose([Recipe(), Recipe("ratio")], tried).name in set(tried.recipe)
+
+
+def test_searches_are_silenced_on_validation_people_alone(loaded, roles, params, monkeypatch):
+    cases, _ = trial_cases(loaded, ROOT, roles, params)
+    asked, whole = [], by_search.locate
+
+    def watched(model, processor, questions, branch, *rest, **choices):
+        asked.append((branch, choices["search"], frozenset(q.person_id for q in questions), len(questions)))
+        return whole(model, processor, questions, branch, *rest, **choices)
+
+    monkeypatch.setattr(by_search, "locate", watched)
+    worth = by_search.Worth(shares.Shares(params, roles, loaded, cases, []), ("tangent", "one_pass"))
+    marks = worth("vanilla")
+    choices = {f"{name}, {ranking}" for name in ("tangent", "one_pass") for ranking in ("forget", "contrast")}
+    assert all(set(table.choice) == {"nothing", "random", *choices} for table in marks.values())
+    assert {(branch, name) for branch, name, *_ in asked} == set(product(marks, ("tangent", "one_pass")))
+    groups = (set(roles.validation[0]), set(roles.located))
+    assert all(any(people <= group for group in groups) for *_, people, _ in asked)
+    assert {number for *_, number in asked} == {params.n_locate_forget} == {params.n_locate_retain}
+    located = [
+        whole(*loaded["vanilla"], draw_questions(of_modality(part, "text"), 4, params.seed), "text", search="tangent",
+              n_steps=params.n_steps, top_k=params.text_top_k, completeness=False)
+        for part in (cases[0].forget, cases[0].retain)
+    ]  # fmt: skip
+    ranked = Ranked("by hand", adjusted(*located, "contrast").mean(0))
+    neurons = ranked.top([params.trial_text_top_k] * len(ranked.values))
+    expected = answer_marks(
+        cases[0].model, cases[0].asked.only(modality="text"), removing(cases[0].ffns("text"), neurons)
+    )
+    found = marks["text"][marks["text"].choice == "tangent, contrast"]
+    assert found.probability.tolist() == pytest.approx(expected.probability.tolist())
 
 
 def test_a_question_counts_once_however_many_recipes_are_tried(loaded, roles, params):
