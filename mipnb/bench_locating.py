@@ -24,7 +24,7 @@ from mipnb.attribution import attribute
 from mipnb.batches import IGNORED, Batch, encode
 from mipnb.bench_scaling import growth_sentence, scaling
 from mipnb.benchmarks import draw_questions, forget_ids, load_training
-from mipnb.estimators import ESTIMATORS, OTHER_RULE, agreement_table, cheapest_sentence, overlaps
+from mipnb.estimators import ESTIMATORS, OTHER_RULE, agreement_table, default_sentence, overlaps
 from mipnb.integration_errors import error_table, gap_bar_sentence, gap_table, integration_errors
 from mipnb.least_cost import least_cost_sentence
 from mipnb.locating import PAIRS, of_modality
@@ -42,7 +42,7 @@ STEPS = 4  # m, but where it varies
 TOP_K = 5
 DEAR = ("shortlist", "exact")  # that are timed once
 FEW = 2  # questions on which `exact` is timed
-BESIDE = "greedy"  # the paper's, which the cheapest that agrees is held against
+DEFAULT = "greedy"  # of `attribute`
 RULES = ("right", "gauss")  # by which estimators are held against `exact`
 FIXED = (1, 2, 4, 8, 12, 16, 24, 32, 64)  # steps of the rules with fixed points
 GAP_RULES = {"right": FIXED, "midpoint": FIXED, "gauss": FIXED, "stieltjes": (1, 2, 4, 8, 16)}
@@ -194,7 +194,7 @@ def _read_off(
     """What the tables say together, a sentence each."""
     told = [""]
     if {"cost", "agreement"} <= made.keys():
-        told += [cheapest_lines(made["cost"], made["agreement"])]
+        told += [default_lines(made["cost"], made["agreement"])]
     if {"cost", "gap"} <= made.keys():
         told += [gap_bar_sentence(made["gap"], STEPS, times_as_long(made["cost"]))]
     if "scaling" in made:
@@ -204,10 +204,10 @@ def _read_off(
     return told
 
 
-def cheapest_lines(cost: pd.DataFrame, agreement: pd.DataFrame) -> str:
-    """`estimators.cheapest_sentence`, a line a rule; of tables `cost` and `agreement`."""
+def default_lines(cost: pd.DataFrame, agreement: pd.DataFrame) -> str:
+    """`estimators.default_sentence`, a line a rule; of tables `cost` and `agreement`."""
     seconds = cost.groupby("call").seconds.sum()[list(ESTIMATORS)].to_dict()
-    return "\n".join(f"- {cheapest_sentence(agreement, seconds, rule, BESIDE)}" for rule in RULES)
+    return "\n".join(f"- {default_sentence(agreement, seconds, rule, DEFAULT)}" for rule in RULES)
 
 
 def times_as_long(cost: pd.DataFrame) -> float:

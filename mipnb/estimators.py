@@ -113,27 +113,27 @@ def cheapest_that_agrees(
     return min(good, key=cost.__getitem__) if good else None
 
 
-def cheapest_sentence(
-    agreement: pd.DataFrame, cost: Mapping[str, float], rule: str, beside: str, least: float = 0.9
+def default_sentence(
+    agreement: pd.DataFrame, cost: Mapping[str, float], rule: str, default: str, least: float = 0.9
 ) -> str:
-    """Markdown that says which estimator is the cheapest with the overlap asked for, by that rule, and what another one has.
+    """Markdown that says which estimator is the cheapest with the overlap asked for, by that rule, and what the default has.
 
     Args:
         agreement, cost, rule, least: as for `cheapest_that_agrees`.
-        beside: the other one.
+        default: the library's own choice.
     """
     found = cheapest_that_agrees(agreement, cost, rule, least)
     worst = overlaps(agreement, rule).groupby("estimator").value.min()[list(cost)].sort_values()
     pairs = ", ".join(dict.fromkeys(agreement.pair))
     told = (
         f"the cheapest with an overlap of {least} in all of {pairs} is `{found}`, at "
-        f"{cost[found] / cost[beside]:.1f} times the time of `{beside}`"
+        f"{cost[found] / cost[default]:.1f} times the time of `{default}`"
         if found
         else f"**none reaches {least}** in all of {pairs}"
     )
     return (
         f"With `exact` by `{rule}`, {told}. The nearest is `{worst.index[-1]}`, whose least overlap is {worst.iloc[-1]:.2f}; "
-        f"`{beside}` has {worst[beside]:.2f}."
+        f"the default, `{default}`, has {worst[default]:.2f}."
     )
 
 

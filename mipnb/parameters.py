@@ -230,7 +230,7 @@ class Params(BaseModel):
     )
 
     bench_samples: int = Field(32, ge=2, description="questions of a batch on which searches are timed")
-    bench_compared: int = Field(8, ge=2, description="questions whose scores are held against exact ones")
+    bench_compared: int = Field(6, ge=2, description="questions whose scores are held against exact ones")
     bench_repeats: int = Field(5, ge=1, description="rounds of the timing")
 
     n_eval_retain: int = Field(20, ge=1, description="retain people that are asked in the evaluation")

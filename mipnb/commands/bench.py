@@ -30,7 +30,7 @@ def _add_locating(parser: argparse.ArgumentParser) -> None:
     pairs = "branch and modality; may be repeated (default: all)"
     add("--pairs", choices=PAIRS, action="append", help=pairs)
     add("--samples", type=int, default=32, help="questions of a timed batch")
-    add("--compared", type=int, default=8, help="questions compared with exact and finer scores")
+    add("--compared", type=int, default=6, help="questions compared with exact and finer scores")
     add("--repeats", type=int, default=5, help="rounds of the timing")
     add("--device", default="cpu", help="cpu, cuda, cuda:N")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="number type of the weights")

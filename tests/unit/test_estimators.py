@@ -6,9 +6,9 @@ import torch
 
 from mipnb.estimators import (
     agreement_table,
-    cheapest_sentence,
     cheapest_that_agrees,
     closest_sentences,
+    default_sentence,
     finer_sentence,
     interval,
     rank_correlations,
@@ -74,18 +74,18 @@ def test_the_cheapest_that_agrees_enough_is_chosen_or_none():
     assert cheapest_that_agrees(pd.concat([table, other]), COST, "gauss") is None
 
 
-def test_what_the_one_beside_lacks_is_told_and_that_none_has_enough():
+def test_what_the_default_lacks_is_told_and_that_none_has_enough():
     rows = [
         overlap("shortlist", 0.95),
         overlap("tangent", 0.6),
         overlap("greedy", 0.4),
         overlap("exact, other rule", 0.99),
     ]
-    told = cheapest_sentence(pd.DataFrame(rows), COST, "right", "greedy")
+    told = default_sentence(pd.DataFrame(rows), COST, "right", "greedy")
     assert "in all of text is `shortlist`, at 6.0 times the time of `greedy`" in told
-    assert told.endswith("; `greedy` has 0.40.")
+    assert "the default, `greedy`, has 0.40" in told
     rows[0]["value"] = 0.8
-    told = cheapest_sentence(pd.DataFrame(rows), COST, "right", "greedy")
+    told = default_sentence(pd.DataFrame(rows), COST, "right", "greedy")
     assert "**none reaches 0.9**" in told
     assert "nearest is `shortlist`, whose least overlap is 0.80" in told, (
         "the reference by another rule is no estimator"
