@@ -66,7 +66,7 @@ def make_hoarding():
 
 
 def test_a_helper_that_keeps_much_is_not_replaced(two_threads):
-    processes = share_out(lambda piece: time.sleep(1.5) or os.getpid(), range(6), make_hoarding, 2, "hoards")
+    processes = share_out(lambda piece: time.sleep(3) or os.getpid(), range(6), make_hoarding, 2, "hoards")
     assert processes.count(os.getpid()) < 5
     assert len(set(processes)) == 2, "it would load models and data anew"
 
