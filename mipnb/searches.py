@@ -157,26 +157,29 @@ def _each_alone(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledP
 
 
 def _tangents(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPath | None) -> Tensor:
-    masks = [*path, 0 * probe.ones(probe.samples, probe.n_neurons)]
-    wanted = range(len(masks)) if plan.joint else [len(path)]
+    nobody = 0 * probe.ones(probe.samples, probe.n_neurons)
     if path:
-        integrals = _one_set(probe, plan, masks, wanted, below)
-    else:  # nothing is scaled at any point
-        integrals = [part[0] for part in integrate(probe, {0: masks[0][None]}, AT_ONE, plan.power, wanted)]
+        return _of_set(probe, plan, path, nobody, below)
+    integral = integrate(probe, {0: nobody[None]}, AT_ONE, plan.power, [0])[0][
+        0
+    ]  # nothing is scaled at any point
+    return _joint(probe, path, [integral]) if plan.joint else integral
+
+
+def _of_set(
+    probe: Probe, plan: Plan, path: Sequence[Tensor], mask: Tensor, below: ScaledPath | None
+) -> Tensor:
+    """Scores of the layer after the path, the path and the neurons of a mask scaled together."""
+    masks = [*path, mask]
+    integrals = _one_set(probe, plan, masks, range(len(masks)) if plan.joint else [len(path)], below)
     return _joint(probe, path, integrals) if plan.joint else integrals[-1]
 
 
 def _shortlisted(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPath | None) -> Tensor:
-    values, whole = _tangents(probe, plan, path, below), _whole_layer(probe, plan, path, below)
+    values = _tangents(probe, plan, path, below)
+    whole = _of_set(probe, plan, path, probe.ones(probe.samples, probe.n_neurons), below)
     best = _in_turns(values, whole, min(SHORTLIST, probe.n_neurons))
     return values.scatter(1, best, _alone(probe, plan, path, best, below))
-
-
-def _whole_layer(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPath | None) -> Tensor:
-    """Scores of the layer after the path as `greedy` has them: path and whole layer scaled together."""
-    masks = [*path, probe.ones(probe.samples, probe.n_neurons)]
-    integrals = _one_set(probe, plan, masks, range(len(masks)) if plan.joint else [len(path)], below)
-    return _joint(probe, path, integrals) if plan.joint else integrals[-1]
 
 
 def _in_turns(first: Tensor, second: Tensor, number: int) -> Tensor:

@@ -15,13 +15,12 @@ from mipnb.evidence.choosing import tried_table
 from mipnb.evidence.controls import random_rankings
 from mipnb.evidence.measures import branch_marks
 from mipnb.evidence.ranked import Ranked, even_sizes
-from mipnb.evidence.recipes import kind_of, size_of, top_k_of
-from mipnb.evidence.shares import TRIED_DRAWS, Shares, load_shares
+from mipnb.evidence.recipes import fixed_rule, kind_of, size_of, top_k_of
+from mipnb.evidence.shares import TRIED_DRAWS, Shares, cases_of, load_shares
 from mipnb.evidence.trial import asked_of
 from mipnb.evidence.verdicts import MARKS
 from mipnb.locating import locate, of_modality
 from mipnb.ranking import adjusted, aggregated
-from mipnb.rules import RULES
 from mipnb.scores import Scores
 
 #: how scores become a path: as the paper has it, and set against the retain set as a run does by default
@@ -67,10 +66,7 @@ def _scores(case: Case, branch: str, group: str, choices: Mapping[str, Any]) -> 
     drawn = draw_questions(
         of_modality(getattr(case, group), modality), getattr(params, f"n_locate_{group}"), params.seed
     )
-    rule = (
-        params.rule if params.rule in RULES else RULES[0]
-    )  # not every search goes by points of each sample's own
-    own = {"kind": kind_of(case, branch), "n_steps": params.n_steps, "rule": rule}
+    own = {"kind": kind_of(case, branch), "n_steps": params.n_steps, "rule": fixed_rule(params)}
     own |= {"top_k": top_k_of(case, branch), "completeness": False}
     at = (case.model, case.processor, drawn, branch, params.batch_size, params.device)
     return locate(*at, **own | choices)
@@ -90,7 +86,7 @@ class Worth:
 
     def __call__(self, vanilla: str) -> dict[str, pd.DataFrame]:
         """Branch -> `search_marks` of all validation cases of the vanilla model of that name."""
-        cases = [case for case in self.shares.validation if case.unit.partition("/")[0] == vanilla]
+        cases = cases_of(self.shares.validation, vanilla)
         return {
             branch: pd.concat([search_marks(case, branch, self.names) for case in cases])
             for branch in BRANCHES

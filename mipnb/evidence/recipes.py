@@ -142,9 +142,6 @@ def scores_of(
     params, found = case.params, {}
     at = (case.model, case.processor, of_modality(questions, modality), branch)
     size = (params.batch_size, params.device)
-    rule = (
-        params.rule if params.rule in RULES else RULES[0]
-    )  # points by sample have no positions of their own
     own = {"kind": kind_of(case, branch), "n_steps": params.n_steps}
     if PATCHED in ways:
         found[PATCHED] = locate(*at, *size, search="gradient", kind="igi", top_k=1, completeness=False)
@@ -152,7 +149,9 @@ def scores_of(
         unscaled = locate_by_position(*at, "igi", 1, "right", *size)  # one step of this rule scales nothing
         found[PATCHED_FIRST] = unscaled["first"]
     if BY_POSITION in ways or (RUN in ways and _summed_gates(params)):
-        found |= locate_by_position(*at, **own, rule=rule, batch_size=params.batch_size, device=params.device)
+        found |= locate_by_position(
+            *at, **own, rule=fixed_rule(params), batch_size=params.batch_size, device=params.device
+        )
         gates = found.pop(GATES)
         found |= {RUN: gates} if _summed_gates(params) else {}
     if RUN in ways and RUN not in found:
@@ -165,6 +164,11 @@ def scores_of(
 def _summed_gates(params: BaseModel) -> bool:
     """Whether the run's own scores are those of `positions.GATES`."""
     return params.trial_search == "one_pass" and params.score == "complete" and params.rule in RULES
+
+
+def fixed_rule(params: BaseModel) -> str:
+    """The run's rule; the paper's, where points are each sample's own: these have no positions, and fit no set of many."""
+    return params.rule if params.rule in RULES else RULES[0]
 
 
 def top_k_of(case: Case, branch: str) -> int:

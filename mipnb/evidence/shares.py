@@ -54,7 +54,7 @@ class Shares:
         name, chosen = piece
         if chosen is None:
             return {branch: self._tried(name, branch) for branch in BRANCHES}
-        cases = _of(self.reported, name)
+        cases = cases_of(self.reported, name)
         marks = {
             branch: pd.concat([case_marks(case, branch, chosen[branch], CURVES[branch]) for case in cases])
             for branch in BRANCHES
@@ -63,7 +63,7 @@ class Shares:
         return marks | {"edits": pd.concat(edited, ignore_index=True)}
 
     def _tried(self, name: str, branch: str) -> pd.DataFrame:
-        return tried_marks(_of(self.validation, name), branch, recipes_for(branch, True), TRIED_DRAWS)
+        return tried_marks(cases_of(self.validation, name), branch, recipes_for(branch, True), TRIED_DRAWS)
 
     def _edited(self, case: Case, chosen: Mapping[str, Recipe]) -> pd.DataFrame:
         """Marks of edits of one forget set, several numbers of neurons."""
@@ -71,7 +71,8 @@ class Shares:
         return edits_of(case, cuts(case, edit_rankings(case, chosen, max(EDITED)), EDITED), training)
 
 
-def _of(cases: list[Case], name: str) -> list[Case]:
+def cases_of(cases: list[Case], name: str) -> list[Case]:
+    """Those of the vanilla model of that name."""
     return [case for case in cases if case.unit.partition("/")[0] == name]
 
 

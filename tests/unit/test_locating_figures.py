@@ -10,6 +10,7 @@ from mipnb.locating_figures import (
     cost_ratios,
     integration_curves,
     scaling_lines,
+    worth_and_overlap,
 )
 
 COST = pd.DataFrame(
@@ -76,3 +77,14 @@ def test_scaling_is_relative_to_the_smallest_size(ax):
     scaling_lines(pd.DataFrame(rows, columns=["pair", "search", "varied", "size", "seconds"]), ax)
     assert ax.lines[0].get_ydata().tolist() == [1, 3]
     assert ax.lines[1].get_ydata().tolist() == [1, 4]
+
+
+def test_worth_stands_over_overlap_with_its_interval(ax):
+    rows = [("greedy", 0.5, 1.4, 0.9, 2.1), ("shortlist", 0.9, 4.2, 1.3, 9.4)]
+    table = pd.DataFrame(rows, columns=["search", "overlap", "ratio", "ratio_low", "ratio_high"])
+    worth_and_overlap(table, ax)
+    points = [tuple(bars[0].get_xydata()[0]) for bars in ax.containers]
+    assert points == [(0.5, 1.4), (0.9, 4.2)]
+    ends = [bars[2][0].get_segments()[0][:, 1].tolist() for bars in ax.containers]
+    assert ends == [pytest.approx([0.9, 2.1]), pytest.approx([1.3, 9.4])]
+    assert [bars.get_label() for bars in ax.containers] == ["greedy", "shortlist"]

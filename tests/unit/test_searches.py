@@ -114,7 +114,7 @@ def test_a_shortlist_of_all_neurons_is_exact(kind, score, rule, monkeypatch):
     )
 
 
-def test_a_shortlist_takes_turns_and_leaves_the_others_their_tangents(monkeypatch):
+def test_a_shortlist_scores_some_alone_and_leaves_the_others_their_tangents(monkeypatch):
     model, batch = Chain(layers=1), chain_batch()
     found = {
         search: toy_scores(model, batch, search=search, top_k=1, n_steps=3).values[:, 0]
