@@ -127,14 +127,13 @@ def default_sentence(
     pairs = ", ".join(dict.fromkeys(agreement.pair))
     told = (
         f"the cheapest with an overlap of {least} in all of {pairs} is `{found}`, at "
-        f"{cost[found] / cost[default]:.1f} times the time of `{default}`"
+        f"{cost[found] / cost['greedy']:.1f} times the time of `greedy`"
         if found
         else f"**none reaches {least}** in all of {pairs}"
     )
-    return (
-        f"With `exact` by `{rule}`, {told}. The nearest is `{worst.index[-1]}`, whose least overlap is {worst.iloc[-1]:.2f}; "
-        f"the default, `{default}`, has {worst[default]:.2f}."
-    )
+    best = worst.index[-1]
+    nearest = f"; the nearest, `{best}`, {worst[best]:.2f}" if worst[default] < worst[best] else ""
+    return f"With `exact` by `{rule}`, {told}. The default, `{default}`, has at least {worst[default]:.2f}{nearest}."
 
 
 def closest_sentences(cost: pd.DataFrame, agreement: pd.DataFrame) -> str:

@@ -83,13 +83,13 @@ def test_what_the_default_lacks_is_told_and_that_none_has_enough():
     ]
     told = default_sentence(pd.DataFrame(rows), COST, "right", "greedy")
     assert "in all of text is `shortlist`, at 6.0 times the time of `greedy`" in told
-    assert "the default, `greedy`, has 0.40" in told
+    assert "The default, `greedy`, has at least 0.40; the nearest, `shortlist`, 0.95." in told
+    told = default_sentence(pd.DataFrame(rows), COST, "right", "shortlist")
+    assert "at 6.0 times the time of `greedy`. The default, `shortlist`, has at least 0.95." in told
     rows[0]["value"] = 0.8
     told = default_sentence(pd.DataFrame(rows), COST, "right", "greedy")
     assert "**none reaches 0.9**" in told
-    assert "nearest is `shortlist`, whose least overlap is 0.80" in told, (
-        "the reference by another rule is no estimator"
-    )
+    assert "the nearest, `shortlist`, 0.80." in told, "the reference by another rule is no estimator"
 
 
 def test_finer_sums_of_the_set_are_told_by_case_and_the_reference_by_its_other_rule():
