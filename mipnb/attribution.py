@@ -71,7 +71,7 @@ def attribute(
     *,
     kind: str | None = None,
     score: str = "complete",
-    search: str = "greedy",
+    search: str = "shortlist",
     n_steps: int = 4,
     rule: str = "right",
     top_k: int = 5,
@@ -97,9 +97,10 @@ def attribute(
         branch: "text" or "vision".
         kind: "igi" (Eq. 4) or "ifi" (Eq. 6); by default igi for text and ifi for vision.
         score: "joint" (as printed) or "complete" (each neuron's own integral).
-        search: "greedy" (Algorithm 1 as practised), "exact" (every candidate on its own; small models only),
-            "one_pass"; "tangent" (to first order in the candidate: the path alone is scaled) or "shortlist" (then a few
-            of a layer, each on its own); or an estimator without integral, "gradient" or "relevance".
+        search: "exact" (Algorithm 1 as written, every candidate on its own; small models only); "shortlist" (a few of a
+            layer, each on its own; the others as by "tangent"), the cheapest that comes near to it; "tangent" (to first order
+            in the candidate: the path alone is scaled), "greedy" (whole layers scaled at once) or "one_pass" (all layers);
+            or an estimator without integral, "gradient" or "relevance".
         n_steps: grid points m; "gradient" and "relevance" have none.
         rule: "right", "midpoint" or "gauss", see `rules.quadrature`; or "stieltjes", points by sample, see `stieltjes`.
         top_k: neurons that each layer adds to a sample's path.

@@ -73,7 +73,7 @@ def locate(
         **choices: how scores are computed, as `mipnb.attribution.attribute` explains:
             kind: "igi" (Eq. 4) or "ifi" (Eq. 6); by default igi for text and ifi for vision.
             score: "complete" (each neuron's own integral, the default) or "joint" (as printed).
-            search: "greedy" (the default), "exact", "one_pass", "tangent", "shortlist", "gradient" or "relevance".
+            search: "shortlist" (the default), "exact", "greedy", "one_pass", "tangent", "gradient" or "relevance".
             n_steps: grid points m, 4 by default.
             rule: of the grid: "right" (the default), "midpoint", "gauss" or "stieltjes".
             top_k: neurons that each layer adds to a question's own path while it is searched, 5 by default.

@@ -45,7 +45,7 @@ def check_search(search: str, rule: str) -> None:
     if rule in ADAPTIVE and search in ("exact", "tangent", "shortlist"):
         raise ValueError(
             f"rule {rule!r} takes its points from one set a layer that is scaled; `{search}` has many, or scales none: choose "
-            f"one of {RULES}"
+            f"one of {RULES}, or search greedy or one_pass"
         )
 
 

@@ -134,7 +134,12 @@ def test_plain_papermill_takes_a_parameter_and_what_earlier_notebooks_left(run: 
 
 def test_locating_follows_the_value_where_the_rule_says_so(run: Path, tmp_path: Path):
     shutil.copytree(run / "01_vanilla_model", tmp_path / "run" / "01_vanilla_model")
-    given = {"run_dir": str(tmp_path / "run"), "rule": "stieltjes", "check_dtypes": "false"}
+    given = {
+        "run_dir": str(tmp_path / "run"),
+        "rule": "stieltjes",
+        "search": "greedy",
+        "check_dtypes": "false",
+    }
     options = [word for pair in given.items() for word in ("-p", *pair)]
     done = mipnb("--params", "quick", "--only", "02", *options, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr

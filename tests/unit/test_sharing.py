@@ -47,7 +47,7 @@ def test_greedy_is_the_plain_search_layer_by_layer(model, branch, grids, kind, r
         model, batch, networks, quadrature(rule, 3), power=1 if kind == "igi" else 2, target=target, top_k=2,
         packed=branch == "vision",
     )  # fmt: skip
-    choices = {"kind": kind, "rule": rule, "n_steps": 3, "top_k": 2, "max_rows": max_rows}
+    choices = {"search": "greedy", "kind": kind, "rule": rule, "n_steps": 3, "top_k": 2, "max_rows": max_rows}
     for wanted in (False, True):
         found = attribute(model, batch, branch, completeness=wanted, **choices).values
         assert close(found, expected)
@@ -65,10 +65,10 @@ def test_these_models_are_entered_in_the_middle(model, branch, grids):
 def test_lower_layers_run_once_and_not_once_a_pass(model, branch, grids):
     networks, ran = ffns(model, branch), []
     batch = questions(grids, LENGTHS)
-    attribute(model, batch, branch, kind="igi", top_k=2, completeness=False)
+    attribute(model, batch, branch, search="greedy", kind="igi", top_k=2, completeness=False)
     hook = networks[0].inputs[0].register_forward_pre_hook(lambda module, args: ran.append(1))
     tower = model.model.visual.register_forward_pre_hook(lambda module, args: ran.append("tower"))
-    attribute(model, batch, branch, kind="igi", top_k=2, completeness=False)
+    attribute(model, batch, branch, search="greedy", kind="igi", top_k=2, completeness=False)
     hook.remove()
     tower.remove()
     assert n_hooks(model) == 0
@@ -87,9 +87,10 @@ def test_the_first_layers_attention_runs_for_the_unscaled_model_only():
             return forward(self, *args, **kwargs)
 
     attention.__class__ = Counting
-    attribute(model, batch, "text", top_k=2, completeness=False)  # tries whether the model can be entered
+    choices = {"search": "greedy", "top_k": 2, "completeness": False}
+    attribute(model, batch, "text", **choices)  # tries whether the model can be entered
     calls.clear()
-    attribute(model, batch, "text", top_k=2, completeness=False)
+    attribute(model, batch, "text", **choices)
     assert calls == [3]
 
 
@@ -144,7 +145,7 @@ def test_a_model_that_cannot_be_entered_gets_whole_passes():
     labels[:, -1] = 0
     batch = {"hidden": torch.randn(3, 4, 4), "labels": labels}
     assert shared(probe_of(model, batch, networks)).place is None
-    found = attribute(model, batch, "text", ffns=networks, fingerprint="", top_k=2).values
+    found = attribute(model, batch, "text", search="greedy", ffns=networks, fingerprint="", top_k=2).values
     assert close(found, plain_greedy(model, batch, networks, quadrature("right", 4), top_k=2))
 
 
@@ -228,7 +229,7 @@ def test_llava_is_entered_too(llava, branch):
     batch, networks = llava_batch(), llava_ffns(llava, branch)
     assert shared(probe_of(llava, batch, networks)).place is not None
     choices = {"kind": "igi", "top_k": 2, "completeness": False, "ffns": networks, "fingerprint": ""}
-    found = attribute(llava, batch, branch, **choices)
+    found = attribute(llava, batch, branch, search="greedy", **choices)
     expected = plain_or_zero(llava, batch, networks)
     assert close(found.values, expected)
 
@@ -242,7 +243,7 @@ def plain_or_zero(model, batch, networks) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("search", ["greedy", "one_pass"])
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "shortlist"])
 def test_the_block_beyond_the_feature_layer_scores_zero_and_is_told(llava, search):
     networks = llava_ffns(llava, "vision")
     scores = attribute(

@@ -172,8 +172,15 @@ WEIGHT = torch.tensor([0.8, -0.4])
 
 
 def toy_scores(model, batch, **choices) -> Scores:
-    """Scores of a toy, top_k 1 unless told."""
-    return attribute(model, batch, "text", **({"top_k": 1} | choices), ffns=model.ffns, fingerprint="toy")
+    """Scores of a toy by greedy, top_k 1, unless told."""
+    return attribute(
+        model,
+        batch,
+        "text",
+        **({"top_k": 1, "search": "greedy"} | choices),
+        ffns=model.ffns,
+        fingerprint="toy",
+    )
 
 
 def linear_head(outs: list[Tensor]) -> Tensor:
