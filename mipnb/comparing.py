@@ -32,6 +32,9 @@ from mipnb.search_passes import Search, locating
 from mipnb.shapes import Shape, find_config, read_shape
 from mipnb.workload import MODALITIES
 
+#: searches and scores that are compared
+SEARCHED = (*product(("greedy", "one_pass"), ("complete", "joint")), ("shortlist", "complete"))
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -200,7 +203,7 @@ def _locatings(
     model: nn.Module, processor, shape: Shape, questions: Sequence, n_steps: int
 ) -> Iterator[Compared]:
     kinds = dict.fromkeys((PAIRS["text"], PAIRS["vision"]))
-    for (branch, modality), search, score in product(kinds, ("greedy", "one_pass"), ("complete", "joint")):
+    for (branch, modality), (search, score) in product(kinds, SEARCHED):
         batch = encode(processor, of_modality(questions, modality))
         yield compare_locating(model, shape, batch, branch, search, score, n_steps)
 

@@ -1,5 +1,6 @@
 """The benchmark command on a tiny model's scores."""
 
+import inspect
 from functools import partial
 
 import pytest
@@ -7,11 +8,13 @@ import torch
 from toys import questions, tiny_vl
 
 from mipnb import bench_locating
+from mipnb.attribution import attribute
 from mipnb.cli import main
 from mipnb.commands import bench
 from mipnb.integration_errors import integration_errors
 from mipnb.locating import PAIRS
 from mipnb.models import ffns
+from mipnb.params import Params
 from mipnb.scores import Scores
 
 
@@ -67,6 +70,11 @@ def test_tokens_before_a_picture_are_counted():
 
 def test_the_command_offers_the_questions_and_pairs_that_there_are():
     assert (bench_locating.QUESTIONS, tuple(PAIRS)) == (bench.QUESTIONS, bench.PAIRS)
+
+
+def test_the_default_that_is_judged_is_that_of_the_library_and_of_a_run():
+    own = inspect.signature(attribute).parameters["search"].default
+    assert own == Params().search == bench_locating.DEFAULT
 
 
 def test_estimators_are_held_against_exact_by_their_own_rule(monkeypatch):

@@ -103,9 +103,9 @@ def test_parts_are_of_like_length_and_trimmed():
 
 def test_scores_are_in_the_order_asked():
     model, batch = tiny_vl(), questions([(0, 0)] * 5, [7, 12, 5, 8, 12])
-    found = attribute(model, batch, "text", max_rows=2, top_k=2)
+    found = attribute(model, batch, "text", search="greedy", max_rows=2, top_k=2)
     for row in range(5):
-        alone = attribute(model, pick(batch, torch.tensor([row])), "text", top_k=2)
+        alone = attribute(model, pick(batch, torch.tensor([row])), "text", search="greedy", top_k=2)
         assert torch.allclose(found.values[row], alone.values[0], rtol=1e-3, atol=1e-6)
         assert torch.allclose(found.f_full[row], alone.f_full[0])
         assert torch.allclose(found.gap[row], alone.gap[0], rtol=1e-2, atol=1e-4)

@@ -237,11 +237,12 @@ def test_a_stopped_pass_and_a_nested_backward_count(tiny):
 
 
 def full_size(**changed) -> Params:
-    """Qwen2.5-VL-3B on MLLMU-Bench, in bfloat16."""
+    """Qwen2.5-VL-3B on MLLMU-Bench, in bfloat16, by greedy, as its parameter file has it."""
     names = {
         "model_dir": "Qwen/Qwen2.5-VL-3B-Instruct",
         "benchmark_dir": "MLLMMU/MLLMU-Bench",
         "dtype": "bfloat16",
+        "search": "greedy",
     }
     return Params(**names | changed)
 
@@ -285,23 +286,17 @@ def test_exact_search_and_joint_scores_cost_more():
         found = plan(full_size(batch_size=2, **changed), shape, work, GPUS[-1:])
         return next(step for step in found if step.name == "locating")
 
-    plain = locate(search="greedy")
+    plain = locate()
     assert locate(search="exact").forward > 100 * plain.forward
     assert locate(search="one_pass").hours < plain.hours / 10
     assert locate(search="tangent").forward <= plain.forward
     few, more = (locate(search="shortlist", text_top_k=k, vision_top_k=k) for k in (8, 32))
     assert few.forward == more.forward, "as many candidates however many neurons a path takes"
     assert 2 * plain.forward < few.forward < locate(search="exact").forward / 100
-    assert locate(search="greedy", score="joint").activations > plain.activations
-    assert locate(search="greedy", n_steps=8).hours == pytest.approx(
-        7 / 3 * plain.hours, rel=0.1
-    )  # point 1 is shared
-    assert locate(search="greedy", rule="gauss").hours == pytest.approx(
-        4 / 3 * plain.hours, rel=0.1
-    )  # none of its points is
-    assert (
-        locate(search="greedy", rule="stieltjes").hours > 3 * plain.hours
-    )  # every pass begins at the first layer
+    assert locate(score="joint").activations > plain.activations
+    assert locate(n_steps=8).hours == pytest.approx(7 / 3 * plain.hours, rel=0.1)  # point 1 is shared
+    assert locate(rule="gauss").hours == pytest.approx(4 / 3 * plain.hours, rel=0.1)  # none of its points is
+    assert locate(rule="stieltjes").hours > 3 * plain.hours  # every pass begins at the first layer
 
 
 @pytest.mark.parametrize("name", ["reuse_paths", "use_released_paths"])

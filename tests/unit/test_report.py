@@ -22,6 +22,7 @@ def test_usage_is_written_and_shown(tmp_path: Path):
 
 
 def test_seconds_of_units_that_were_found_are_told_apart(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(report, "FOUND_SECONDS", {})
     finish(tmp_path)
     assert "found_seconds" not in read_json(tmp_path / "usage.json")
     monkeypatch.setattr(report, "FOUND_SECONDS", {Path("a"): 60.0, Path("b"): 1.5})

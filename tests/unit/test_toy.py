@@ -11,8 +11,8 @@ W1, W2, W3, W4 = 0.6, 0.4, 0.5, 0.3
 
 
 def _scores(**choices):
-    model = Toy()
-    return attribute(model, toy_batch(), "text", ffns=model.ffns, fingerprint="toy", top_k=1, **choices)
+    model, own = Toy(), {"search": "greedy", "top_k": 1, "fingerprint": "toy"}
+    return attribute(model, toy_batch(), "text", ffns=model.ffns, **own, **choices)
 
 
 def test_the_probability_is_the_formula():
