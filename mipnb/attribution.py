@@ -61,7 +61,12 @@ SEARCHES = {
 }
 UNSCALED = ("gradient", "relevance")  # that look at the unscaled model alone
 TANGENTS = ("tangent", "shortlist")  # that score a first layer by the unscaled model
+MANY_SETS = (
+    "exact",
+    "shortlist",
+)  # that scale candidates one by one, as many at a time as a pass has rows for
 MAX_ROWS = 64  # of a pass, unless told
+SEARCH, N_STEPS = "shortlist", 4  # unless told
 
 
 def attribute(
@@ -71,8 +76,8 @@ def attribute(
     *,
     kind: str | None = None,
     score: str = "complete",
-    search: str = "shortlist",
-    n_steps: int = 4,
+    search: str = SEARCH,
+    n_steps: int = N_STEPS,
     rule: str = "right",
     top_k: int = 5,
     target: str | None = None,
@@ -141,6 +146,14 @@ def attribute(
     if total is not None:
         gap = completeness_gap(total, (full if zero.dim() == 1 else full[:, None]) - zero)
     return Scores(branch, values, names, fingerprint, made, full, zero, gap)
+
+
+def most_rows(search: str, batch_size: int, n_steps: int) -> int:
+    """The most rows of a pass where nothing tells: MAX_ROWS; for MANY_SETS no more than of a batch at all grid points.
+
+    So `batch_size` says how much memory any search takes, and not only those whose passes are no larger.
+    """
+    return min(MAX_ROWS, batch_size * n_steps) if search in MANY_SETS else MAX_ROWS
 
 
 def _networks(

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from mipnb.artefacts import atomic_path, under_root
-from mipnb.attribution import attribute
+from mipnb.attribution import SEARCH, attribute
 from mipnb.batches import IGNORED, Batch, encode
 from mipnb.bench_scaling import growth_sentence, scaling
 from mipnb.benchmarks import draw_questions, forget_ids, load_training
@@ -42,7 +42,6 @@ STEPS = 4  # m, but where it varies
 TOP_K = 5
 DEAR = ("shortlist", "exact")  # that are timed once
 FEW = 2  # questions on which `exact` is timed
-DEFAULT = "shortlist"  # of `attribute`
 RULES = ("right", "gauss")  # by which estimators are held against `exact`
 FIXED = (1, 2, 4, 8, 12, 16, 24, 32, 64)  # steps of the rules with fixed points
 GAP_RULES = {"right": FIXED, "midpoint": FIXED, "gauss": FIXED, "stieltjes": (1, 2, 4, 8, 16)}
@@ -207,7 +206,7 @@ def _read_off(
 def default_lines(cost: pd.DataFrame, agreement: pd.DataFrame) -> str:
     """`estimators.default_sentence`, a line a rule; of tables `cost` and `agreement`."""
     seconds = cost.groupby("call").seconds.sum()[list(ESTIMATORS)].to_dict()
-    return "\n".join(f"- {default_sentence(agreement, seconds, rule, DEFAULT)}" for rule in RULES)
+    return "\n".join(f"- {default_sentence(agreement, seconds, rule, SEARCH)}" for rule in RULES)
 
 
 def times_as_long(cost: pd.DataFrame) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mipnb import models
-from mipnb.attribution import MAX_ROWS, attribute
+from mipnb.attribution import MAX_ROWS, N_STEPS, SEARCH, attribute, most_rows
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
 from mipnb.memory import fitting
@@ -147,9 +147,10 @@ def in_order(scores: Scores, names: Sequence[str]) -> Scores:
 
 def _most_rows(batch_size: int, choices: Mapping[str, Any]) -> int:
     """Rows of a pass to begin with; under a budget a whole batch at all grid points, of which as many as fit are taken."""
+    search, n_steps = choices.get("search", SEARCH), choices.get("n_steps", N_STEPS)
     if choices.get("memory_gb") is None:
-        return MAX_ROWS
-    return max(MAX_ROWS, batch_size * choices.get("n_steps", 1))
+        return most_rows(search, batch_size, n_steps)
+    return max(MAX_ROWS, batch_size * n_steps)
 
 
 def by_person(scores: Scores) -> dict[str, Scores]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mipnb import passes
+from mipnb.attribution import most_rows
 from mipnb.costs import BYTES, FLOAT32, Costs
 from mipnb.locating import PAIRS
 from mipnb.params import Params
@@ -134,7 +135,8 @@ def locating_load(params: Params, shape: Shape, work: Workload, batch: int) -> L
     for branch, modality in PAIRS.values():
         tower, pictured = getattr(shape, branch), int(modality != "text")
         how = (params.search, params.n_steps, params.score == "joint")
-        search = Search(branch, tower.layers, tower.neurons, *how, rule=params.rule)
+        rows = most_rows(params.search, batch, params.n_steps)
+        search = Search(branch, tower.layers, tower.neurons, *how, rule=params.rule, max_rows=rows)
         limits = (params.n_locate_forget, params.n_locate_retain)
         for there, limit in zip(work.trained_on(pictured), limits, strict=True):
             found = locating(search, work.questions[pictured], min(there, limit), batch)

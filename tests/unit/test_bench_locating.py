@@ -73,8 +73,8 @@ def test_the_command_offers_the_questions_and_pairs_that_there_are():
 
 
 def test_the_default_that_is_judged_is_that_of_the_library_and_of_a_run():
-    own = inspect.signature(attribute).parameters["search"].default
-    assert own == Params().search == bench_locating.DEFAULT
+    own = inspect.signature(attribute).parameters
+    assert (own["search"].default, own["n_steps"].default) == (Params().search, Params().n_steps)
 
 
 def test_estimators_are_held_against_exact_by_their_own_rule(monkeypatch):

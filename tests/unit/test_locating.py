@@ -115,6 +115,21 @@ def test_a_gap_that_is_none_by_construction_is_not_praised():
     assert "good as amounts" not in words
 
 
+@pytest.mark.parametrize(("search", "most"), [("shortlist", 3 * 2), ("exact", 3 * 2), ("greedy", 64)])
+def test_the_batch_says_how_many_rows_a_search_of_many_sets_takes(
+    model, processor, drawn, search, most, monkeypatch
+):
+    asked, rows = of_modality(drawn, "text"), []
+
+    def noted(*args, max_rows, **choices):
+        rows.append(max_rows)
+        return attribute(*args, max_rows=max_rows, **choices | {"search": "gradient"})
+
+    monkeypatch.setattr(locating, "attribute", noted)
+    locate(model, processor, asked, "text", batch_size=3, n_steps=2, search=search)
+    assert set(rows) == {most}
+
+
 def test_gaps_do_not_depend_on_the_rows_that_fit(model, processor, drawn, monkeypatch):
     asked = of_modality(drawn, "text")[:2]
     whole = gap_by_steps(model, processor, asked, "text", (4, 16), ("right",))

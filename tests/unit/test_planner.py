@@ -293,6 +293,7 @@ def test_exact_search_and_joint_scores_cost_more():
     few, more = (locate(search="shortlist", text_top_k=k, vision_top_k=k) for k in (8, 32))
     assert few.forward == more.forward, "as many candidates however many neurons a path takes"
     assert 2 * plain.forward < few.forward < locate(search="exact").forward / 100
+    assert few.activations < 2 * plain.activations, "a pass holds no more than a batch at all grid points"
     assert locate(score="joint").activations > plain.activations
     assert locate(n_steps=8).hours == pytest.approx(7 / 3 * plain.hours, rel=0.1)  # point 1 is shared
     assert locate(rule="gauss").hours == pytest.approx(4 / 3 * plain.hours, rel=0.1)  # none of its points is
