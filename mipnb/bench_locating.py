@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import pandas as pd
@@ -128,20 +128,36 @@ def agreement(model: nn.Module, batches: dict[str, Batch], samples: int) -> pd.D
 
     An estimator that names a rule of its own keeps it; "exact, other rule" is the reference of the other rule.
     """
-    parts = []
-    for pair, batch in batches.items():
-        part, branch = spread(batch, samples), PAIRS[pair][0]
-        for kind in ("igi", "ifi") if branch == "vision" else ("igi",):
-            score = partial(attribute, model, part, branch, kind=kind, top_k=TOP_K, completeness=False)
-            score = partial(score, fingerprint="")
-            truths = {rule: score(search="exact", rule=rule, n_steps=STEPS) for rule in RULES}
-            for rule, other in zip(RULES, reversed(RULES), strict=True):
-                own = {"rule": rule, "n_steps": STEPS}
-                found = {name: score(**own | choices) for name, choices in ESTIMATORS.items()}
-                found[OTHER_RULE] = truths[other]
-                table = agreement_table(found, truths[rule], TOP_K, pair)
-                parts.append(table.assign(kind=kind, rule=rule))
+    return pd.concat([agreement_of(model, batches, samples, which) for which in compared(batches)])
+
+
+def compared(batches: Iterable[str]) -> list[tuple[str, str]]:
+    """The pairs, with each kind of gradient that estimators are compared by."""
+    return [(pair, kind) for pair in batches for kind in ("igi", "ifi") if kind == "igi" or pair == "vision"]
+
+
+def agreement_of(
+    model: nn.Module, batches: dict[str, Batch], samples: int, which: tuple[str, str]
+) -> pd.DataFrame:
+    """The same of one pair and kind."""
+    pair, kind = which
+    part, branch, parts = spread(batches[pair], samples), PAIRS[pair][0], []
+    score = partial(attribute, model, part, branch, kind=kind, top_k=TOP_K, completeness=False)
+    score = partial(score, fingerprint="", n_steps=STEPS)
+    truths = {rule: score(search="exact", rule=rule) for rule in RULES}
+    for rule, other in zip(RULES, reversed(RULES), strict=True):
+        found = {name: score(**{"rule": rule} | choices) for name, choices in ESTIMATORS.items()}
+        found[OTHER_RULE] = truths[other]
+        parts.append(agreement_table(found, truths[rule], TOP_K, pair).assign(kind=kind, rule=rule))
     return pd.concat(parts)
+
+
+def load_agreement(
+    model_dir: str, benchmark: str, asked: int, dtype: str, samples: int
+) -> Callable[[tuple[str, str]], pd.DataFrame]:
+    """`agreement_of` of a model's folder, for a process of its own on a CPU; `asked`: questions of `bench_batches`."""
+    batches = bench_batches(model_dir, benchmark, asked)
+    return partial(agreement_of, load_model(under_root(model_dir), dtype), batches, samples)
 
 
 def run(options: Namespace) -> int:

@@ -104,8 +104,7 @@ class Params(BaseModel):
         "complete", description="joint is Eq. 4 as printed, complete sums to F(w) - F(0)"
     )
     search: Literal["greedy", "exact", "one_pass", "tangent", "shortlist", "gradient", "relevance"] = Field(
-        "shortlist",
-        description="how the path is searched (Algorithm 1); gradient and relevance only estimate",
+        "greedy", description="how the path is searched (Algorithm 1); gradient and relevance only estimate"
     )
     ranking: Literal["forget", "difference", "contrast", "ratio", "projected"] = Field(
         "contrast", description="rank neurons by forget score, or set against the retain score"

@@ -18,20 +18,14 @@ from mipnb.evidence.edited import cuts, edit_rankings, edits_of, training_sets
 from mipnb.evidence.people import Roles, draw_roles
 from mipnb.evidence.recipes import Recipe
 from mipnb.evidence.trial import case_marks
-from mipnb.models import fingerprint, load_model, load_processor, run_model
+from mipnb.models import load_model, load_processor, run_model
 from mipnb.params import subset
-from mipnb.partial import questions_digest
 
 #: the k of the curves, each branch's networks being of other sizes
 CURVES = {"text": (1, 4, 16, 64, 128, 256), "vision": (12, 128, 256, 448)}
 #: neurons per layer that edits are made of
 EDITED = (1, 2, 4, 8, 16, 32)
 TRIED_DRAWS = 5
-#: parameters of notebook 14 that say where things are, how they are computed, or what the run's own paths and edits are
-_NOT_OF_TRIAL = {
-    *("run_dir", "second_vanilla_dir", "forget_ratio", "use_released_paths", "reuse_paths", "n_edit_seeds"),
-    *("n_random_edits", "batch_size", "eval_batch_size", "device", "attention", "processes"),
-}
 #: a vanilla model's name, and the recipe chosen for each branch, or None as long as they are to be chosen
 Piece = tuple[str, Mapping[str, Recipe] | None]
 Vanilla = tuple[nn.Module, Any]
@@ -67,18 +61,6 @@ class Shares:
         }
         edited = [self._edited(case, chosen) for case in cases[: self.params.trial_edit_sets]]
         return marks | {"edits": pd.concat(edited, ignore_index=True)}
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """What the trial depends on, whatever path the run itself has: for `results.store.stored`."""
-        cases = [*self.validation, *self.reported]
-        sets = [part for case in cases for part in (case.forget, case.retain, *case.questions.values())]
-        return self.params.model_dump(exclude=_NOT_OF_TRIAL) | {
-            "models": {name: fingerprint(model) for name, (model, _) in self.loaded.items()},
-            "questions": questions_digest([question for part in sets for question in part]),
-            "recipes": {branch: [recipe.name for recipe in recipes_for(branch, True)] for branch in BRANCHES},
-            "sizes": [CURVES, EDITED, TRIED_DRAWS],
-        }
 
     def _tried(self, name: str, branch: str) -> pd.DataFrame:
         return tried_marks(cases_of(self.validation, name), branch, recipes_for(branch, True), TRIED_DRAWS)

@@ -1,6 +1,5 @@
 """The trial from people to verdicts, with few questions about few people of the pocket benchmark."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -570,26 +569,6 @@ def test_a_second_vanilla_model_joins_if_the_run_names_one(params, monkeypatch):
     both = shares.load_shares(params.model_dump() | {"second_vanilla_dir": "data/second_vanilla"})
     assert [case.unit for case in both.reported] == ["vanilla/0", "second/0"]
     assert len({fingerprint(case.model) for case in both.reported}) == 2
-
-
-def test_a_trial_is_told_from_others_by_what_it_depends_on_and_not_by_the_run(
-    loaded, roles, params, monkeypatch
-):
-    def key(models=loaded, **changed):
-        own = params.model_copy(update=changed)
-        return shares.Shares(own, roles, models, *trial_cases(models, ROOT, roles, own)).key
-
-    whole = key()
-    assert key(run_dir="elsewhere", reuse_paths="given", processes=7, forget_ratio=15) == whole
-    assert json.loads(json.dumps(whole))["models"] == {"vanilla": fingerprint(loaded["vanilla"][0])}
-    others = [
-        key(trial_draws=2),
-        key(trial_search="greedy"),
-        key(trial_kept=1),
-        key({"second": loaded["vanilla"]}),
-    ]
-    monkeypatch.setattr(shares, "recipes_for", lambda branch, pictured: [Recipe()])
-    assert all(other != whole for other in (*others, key()))
 
 
 def test_a_recipe_that_may_do_nothing_is_not_chosen():

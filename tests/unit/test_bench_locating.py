@@ -3,14 +3,16 @@
 import inspect
 from functools import partial
 
+import pandas as pd
 import pytest
 import torch
 from toys import questions, tiny_vl
 
 from mipnb import bench_locating
-from mipnb.attribution import attribute
+from mipnb.attribution import SEARCH, attribute
 from mipnb.cli import main
 from mipnb.commands import bench
+from mipnb.estimators import ESTIMATORS
 from mipnb.integration_errors import integration_errors
 from mipnb.locating import PAIRS
 from mipnb.models import ffns
@@ -72,9 +74,20 @@ def test_the_command_offers_the_questions_and_pairs_that_there_are():
     assert (bench_locating.QUESTIONS, tuple(PAIRS)) == (bench.QUESTIONS, bench.PAIRS)
 
 
-def test_the_default_that_is_judged_is_that_of_the_library_and_of_a_run():
+def test_the_default_that_is_judged_is_that_of_the_library():
     own = inspect.signature(attribute).parameters
-    assert (own["search"].default, own["n_steps"].default) == (Params().search, Params().n_steps)
+    assert (own["search"].default, own["n_steps"].default) == (SEARCH, Params().n_steps)
+    values = dict.fromkeys(ESTIMATORS, 0.4) | {SEARCH: 0.95}
+    rows = [(name, "text", "igi", "right", "top_k_overlap", "all", value) for name, value in values.items()]
+    columns = ["estimator", "pair", "kind", "rule", "measure", "layer", "value"]
+    cost = pd.DataFrame({"call": list(ESTIMATORS), "seconds": 1.0})
+    told = bench_locating.default_lines(cost, pd.DataFrame(rows, columns=columns)).splitlines()
+    assert f"The default, `{SEARCH}`, has at least 0.95." in told[0]
+
+
+def test_squared_gradients_are_compared_in_the_vision_branch_alone():
+    pieces = [("text", "igi"), ("text_pictured", "igi"), ("vision", "igi"), ("vision", "ifi")]
+    assert bench_locating.compared(PAIRS) == pieces
 
 
 def test_estimators_are_held_against_exact_by_their_own_rule(monkeypatch):
