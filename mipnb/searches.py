@@ -21,7 +21,7 @@ from mipnb.stieltjes import integrate_changes
 #: the one point that scales nothing
 AT_ONE = quadrature("right", 1)
 #: candidates of a layer that `shortlist` scores on their own
-SHORTLIST = 12
+SHORTLIST = 16
 
 
 @dataclass(frozen=True, eq=False)

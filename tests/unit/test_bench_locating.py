@@ -78,7 +78,11 @@ def test_the_default_that_is_judged_is_that_of_the_library():
     own = inspect.signature(attribute).parameters
     assert (own["search"].default, own["n_steps"].default) == (SEARCH, Params().n_steps)
     values = dict.fromkeys(ESTIMATORS, 0.4) | {SEARCH: 0.95}
-    rows = [(name, "text", "igi", "right", "top_k_overlap", "all", value) for name, value in values.items()]
+    rows = [
+        (name, "text", "igi", rule, "top_k_overlap", "all", value)
+        for rule in bench_locating.RULES
+        for name, value in values.items()
+    ]
     columns = ["estimator", "pair", "kind", "rule", "measure", "layer", "value"]
     cost = pd.DataFrame({"call": list(ESTIMATORS), "seconds": 1.0})
     told = bench_locating.default_lines(cost, pd.DataFrame(rows, columns=columns)).splitlines()
