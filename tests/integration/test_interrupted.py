@@ -361,7 +361,7 @@ def tight(tiny_model, monkeypatch):
 def test_locating_halves_its_passes(tiny_model, tight, branch):
     whole = locate(*tiny_model, asked(True), branch, 4, **CHOICES)
     failed = tight()
-    with pytest.warns(RuntimeWarning, match="64 rows at a time: going on with 32"):
+    with pytest.warns(RuntimeWarning, match="8 rows at a time: going on with 4"):
         halved = locate(*tiny_model, asked(True), branch, 4, **CHOICES)
     assert len(failed) <= 6, "what did not fit is not tried with every batch"
     torch.testing.assert_close(halved.values, whole.values, rtol=1e-3, atol=1e-6)
