@@ -61,10 +61,8 @@ SEARCHES = {
 }
 UNSCALED = ("gradient", "relevance")  # that look at the unscaled model alone
 TANGENTS = ("tangent", "shortlist")  # that score a first layer by the unscaled model
-MANY_SETS = (
-    "exact",
-    "shortlist",
-)  # that scale candidates one by one, as many at a time as a pass has rows for
+#: searches that scale candidates one by one, as many at a time as a pass has rows for
+MANY_SETS = ("exact", "shortlist")
 MAX_ROWS = 64  # of a pass, unless told
 SEARCH, N_STEPS = "shortlist", 4  # unless told
 
