@@ -76,11 +76,10 @@ def notebook_table(
         minutes = memory = ""
         folder = latest(run, stage.name, taken)
         if (folder / RECORD).exists():
-            usage = read_json(folder / USAGE)
-            seconds = read_json(folder / RECORD)["seconds"] + usage.get("found_seconds", 0.0)
+            seconds = read_json(folder / RECORD)["seconds"]
             total, minutes = total + seconds, f"{seconds / 60:.1f}"
             of_run += 0 if stage.optional else seconds
-            memory = f"{usage['peak_memory_gb']:.1f}"
+            memory = f"{read_json(folder / USAGE)['peak_memory_gb']:.1f}"
         reads = ", ".join(name.split("_")[0] for name in stage.reads) or "data"
         writes = ", ".join(f"`{name}`" for name in stage.writes)
         link = f"[`{stage.name}`](notebooks/{stage.name}.ipynb)"

@@ -17,21 +17,10 @@ from mipnb.artefacts import atomic_path, clear_partial, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "BEGAN",
-    "FOUND_SECONDS",
-    "HELPER_PEAKS",
-    "finish",
-    "peak_bytes",
-    "peak_memory_gb",
-    "replace_block",
-    "versions",
-]
+__all__ = ["BEGAN", "HELPER_PEAKS", "finish", "peak_bytes", "peak_memory_gb", "replace_block", "versions"]
 
 #: peak resident memory of helper processes (`mipnb.lanes`), bytes by process number
 HELPER_PEAKS: dict[int, int] = {}
-#: seconds that units of work took once that were not made again but found (`mipnb.results.store`), by place
-FOUND_SECONDS: dict[Path, float] = {}
 #: when the notebook's first cell began, seconds since 1970, in a kernel that was started ahead (`mipnb.ahead`); else empty
 BEGAN: list[float] = []
 
@@ -51,7 +40,7 @@ def finish(folder: str | Path, **settings: Any) -> "pd.DataFrame":
 
     Returns:
         A table with one column, `value`: versions, settings, seconds since the kernel started (since its first cell, if it
-            was started ahead), peak memory; `found_seconds`: what units of work took that were found, not made.
+            was started ahead), peak memory.
     """
     import pandas as pd
 
@@ -60,8 +49,6 @@ def finish(folder: str | Path, **settings: Any) -> "pd.DataFrame":
         "seconds": round(time.time() - began, 1),
         "peak_memory_gb": peak_memory_gb(),
     }
-    if FOUND_SECONDS:
-        usage["found_seconds"] = round(sum(FOUND_SECONDS.values()), 1)
     if (gpu := _peak_gpu_memory_gb()) is not None:
         usage["peak_gpu_memory_gb"] = gpu
     write_json(Path(folder) / USAGE, usage)

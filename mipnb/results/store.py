@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mipnb.artefacts import atomic_path, read_json, write_json
-from mipnb.report import FOUND_SECONDS
+from mipnb.artefacts import atomic_path, write_json
 
 __all__ = ["ITEMS", "item_name", "stored"]
 
 ITEMS = "items"  # folder of the units within a notebook's
-_USAGE = "usage.json"  # of a unit: the seconds that it took
 
 Tables = dict[str, pd.DataFrame]
 
@@ -32,7 +29,7 @@ def stored(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Tables
     """The tables of one unit of work, made if they are not there yet.
 
     Args:
-        folder: holds the units, each in `items/<name>` as one parquet file a table, `key.json` and `usage.json`: its seconds.
+        folder: holds the units, each in `items/<name>` as one parquet file a table and `key.json`.
         key: all that the result depends on, as plain values: method, settings, seed, people, the model's fingerprint.
         make: makes the tables by name; a unit interrupted within it leaves nothing.
 
@@ -40,16 +37,12 @@ def stored(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Tables
         The tables by name.
     """
     place = Path(folder) / ITEMS / item_name(key)
-    if place.is_dir():
-        if (place / _USAGE).exists():
-            FOUND_SECONDS[place] = read_json(place / _USAGE)["seconds"]
-    else:
-        began, made = time.perf_counter(), make()
+    if not place.is_dir():
+        made = make()
         place.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(place) as temporary:
             temporary.mkdir()
             for name, table in made.items():
                 table.to_parquet(temporary / f"{name}.parquet")
             write_json(temporary / "key.json", dict(key))
-            write_json(temporary / _USAGE, {"seconds": round(time.perf_counter() - began, 1)})
     return {path.stem: pd.read_parquet(path) for path in sorted(place.glob("*.parquet"))}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import mipnb
-from mipnb import report
 from mipnb.artefacts import read_json
 from mipnb.report import finish, peak_memory_gb, replace_block
 
@@ -19,16 +18,6 @@ def test_usage_is_written_and_shown(tmp_path: Path):
     assert table.loc["seed", "value"] == "42"
     assert table.loc["mipnb", "value"] == mipnb.__version__
     assert table.loc["peak_memory_gb", "value"] == str(usage["peak_memory_gb"])
-
-
-def test_seconds_of_units_that_were_found_are_told_apart(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(report, "FOUND_SECONDS", {})
-    finish(tmp_path)
-    assert "found_seconds" not in read_json(tmp_path / "usage.json")
-    monkeypatch.setattr(report, "FOUND_SECONDS", {Path("a"): 60.0, Path("b"): 1.5})
-    table = finish(tmp_path)
-    assert read_json(tmp_path / "usage.json")["found_seconds"] == 61.5
-    assert table.loc["found_seconds", "value"] == "61.5"
 
 
 def test_peak_memory_stays_after_memory_is_freed():

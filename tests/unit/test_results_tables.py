@@ -8,7 +8,7 @@ import pytest
 
 from mipnb.evaluation import COLUMNS
 from mipnb.params import Params
-from mipnb.results import residuals, sensitivity, store, telling_apart
+from mipnb.results import residuals, sensitivity, telling_apart
 from mipnb.results.sensitivity_figures import curve_points, sensitivity_sentences
 from mipnb.results.store import ITEMS, item_name, stored
 from mipnb.results.telling_apart_figures import risk_sentences
@@ -34,19 +34,6 @@ def test_a_unit_is_made_once_and_an_interrupted_one_leaves_nothing(tmp_path):
     assert len(made) == 2
     stored(tmp_path, {"seed": 2}, make)
     assert len(made) == 3
-
-
-def test_a_unit_that_is_found_counts_the_seconds_that_it_took(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "FOUND_SECONDS", found := {})
-    monkeypatch.setattr(store.time, "perf_counter", iter((10.0, 72.5)).__next__)
-    for _ in range(3):
-        stored(tmp_path, {"seed": 1}, lambda: {"one": pd.DataFrame({"a": [1]})})
-        assert sum(found.values()) == (62.5 if _ else 0), "made at first, then found, and counted once"
-    (place,) = found
-    (place / "usage.json").unlink()  # as units of an earlier version are
-    found.clear()
-    stored(tmp_path, {"seed": 1}, dict)
-    assert not found
 
 
 # residuals
