@@ -31,7 +31,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from mipnb import models
+from mipnb import models, stieltjes
 from mipnb.answers import TARGETS
 from mipnb.batches import Batch
 from mipnb.budget import rows_within
@@ -43,7 +43,7 @@ from mipnb.precision import float32_arithmetic
 from mipnb.preconditions import check_batch, check_choices, check_networks, sample_names
 from mipnb.probe import Probe
 from mipnb.relevance import relevance_rules
-from mipnb.rules import ADAPTIVE, RULES, check_search, quadrature
+from mipnb.rules import ADAPTIVE, RULES, adds_up, check_search, default_rule, quadrature
 from mipnb.scores import Scores
 from mipnb.searches import AT_ONE, Found, Plan, exact, greedy, one_pass, shortlist, tangent, top_neurons
 from mipnb.sharing import reached, shared
@@ -76,7 +76,7 @@ def attribute(
     score: str = "complete",
     search: str = SEARCH,
     n_steps: int = N_STEPS,
-    rule: str = "right",
+    rule: str | None = None,
     top_k: int = 5,
     target: str | None = None,
     max_rows: int | None = None,
@@ -105,7 +105,9 @@ def attribute(
             in the candidate: the path alone is scaled), "greedy" (whole layers scaled at once) or "one_pass" (all layers);
             or an estimator without integral, "gradient" or "relevance".
         n_steps: grid points m; "gradient" and "relevance" have none.
-        rule: "right", "midpoint" or "gauss", see `rules.quadrature`; or "stieltjes", points by sample, see `stieltjes`.
+        rule: "right", "midpoint" or "gauss", see `rules.quadrature`; or "stieltjes", points by sample, see `stieltjes`. By
+            default the last where a completeness gap is defined (complete igi by greedy or one_pass): there its gap is nearly
+            0, at as many gradients as "right" takes, the paper's, which is the default everywhere else.
         top_k: neurons that each layer adds to a sample's path.
         target: "probability" (F) or "log_likelihood" (G); by default F for igi, G for ifi.
         max_rows: the most samples x copies of one forward pass; memory grows with it, scores do not depend on
@@ -128,6 +130,7 @@ def attribute(
     """
     kind = kind or ("ifi" if branch == "vision" else "igi")
     target = target or ("log_likelihood" if kind == "ifi" else "probability")
+    rule = rule or default_rule(kind, score, search)
     check_choices(branch=(branch, models.BRANCHES), kind=(kind, KINDS), score=(score, SCORES))
     check_choices(search=(search, SEARCHES), target=(target, TARGETS), rule=(rule, RULES + ADAPTIVE))
     made = {"kind": kind, "score": score, "search": search, "rule": rule, "n_steps": n_steps}
@@ -137,7 +140,7 @@ def attribute(
     names = sample_names(names, len(batch["labels"]))
     fingerprint = models.fingerprint(model) if fingerprint is None else fingerprint
     packed = branch == "vision" and "image_grid_thw" in batch
-    at_one = search in TANGENTS or (plan.grid is not None and weight_at_one(plan.grid) > 0)
+    at_one = search in TANGENTS or plan.grid is None or weight_at_one(plan.grid) > 0
     probe = Probe(model, ffns, batch, target, packed, 1, plan.joint, at_one)
     values, full, total, zero = _computed(probe, plan, search, (max_rows, memory_gb), (branch, names))
     gap = None
@@ -170,7 +173,7 @@ def _plan(
 ) -> Plan:
     if not (isinstance(n_steps, Integral) and n_steps >= 1):
         raise ValueError(f"n_steps is {n_steps!r}; expected a whole number of at least 1")
-    gap = completeness and score == "complete" and kind == "igi" and search in ("greedy", "one_pass")
+    gap = completeness and adds_up(kind, score, search)
     check_search(search, rule)
     grid = quadrature(rule, n_steps) if rule in RULES else None
     if search in UNSCALED:
@@ -216,9 +219,8 @@ def _computed(
 
 def _in_parts(probe: Probe, plan: Plan, search) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Scores, value, sum of integrals and value at zero of all samples (on the processor), from parts of like length."""
-    steps = plan.n_steps if plan.grid is None else max(1, int((plan.grid[0] < 1).sum()))
     order, found = [], []
-    for rows, batch in parts_by_length(probe.batch, part_size(probe.max_rows, steps)):
+    for rows, batch in parts_by_length(probe.batch, _samples_at_a_time(probe, plan)):
         part = replace(probe, batch=batch)
         result: Found = search(part, plan)
         found.append((result.values, part.unscaled.value, result.total, result.zero))
@@ -226,6 +228,12 @@ def _in_parts(probe: Probe, plan: Plan, search) -> tuple[Tensor, Tensor, Tensor 
     back = torch.cat(order).argsort()
     columns = zip(*found, strict=True)
     return tuple(None if column[0] is None else torch.cat(column).cpu()[back] for column in columns)
+
+
+def _samples_at_a_time(probe: Probe, plan: Plan) -> int:
+    if plan.grid is None:
+        return stieltjes.part_size(probe.max_rows, plan.n_steps, plan.joint)
+    return part_size(probe.max_rows, max(1, int((plan.grid[0] < 1).sum())))
 
 
 def _check_reached(probe: Probe, values: Tensor, branch: str, names: Sequence[str]) -> None:

@@ -93,7 +93,7 @@ def _calls(model: nn.Module, batch: Batch, branch: str) -> dict[str, Callable[[]
         "bare passes": partial(bare_passes, model, batch, networks, STEPS, target),
         "plain greedy": partial(plain_greedy, model, batch, networks, quadrature("right", STEPS), **fixed),
     }
-    own = {"top_k": TOP_K, "n_steps": STEPS, "completeness": False, "fingerprint": ""}
+    own = {"top_k": TOP_K, "n_steps": STEPS, "rule": "right", "completeness": False, "fingerprint": ""}
     named = ESTIMATORS | {
         "greedy, joint": {"search": "greedy", "score": "joint"},
         "exact": {"search": "exact"},
@@ -226,7 +226,7 @@ def default_lines(cost: pd.DataFrame, agreement: pd.DataFrame) -> str:
 
 
 def times_as_long(cost: pd.DataFrame) -> float:
-    """How often as long as with the default rule greedy takes with `stieltjes`, the median of pairs."""
+    """How often as long as with the run's rule greedy takes with `stieltjes`, the median of pairs."""
     spent = cost.set_index(["call", "pair"]).seconds
     return (spent["greedy, stieltjes"] / spent["greedy"]).median()
 

@@ -43,7 +43,7 @@ def scaling(model: nn.Module, batches: dict[str, Batch], repeats: int = 3, **cho
         Columns pair, search, varied (samples, n_steps, layers, tokens, patches), size, seconds, peak_gb.
     """
     rows = []
-    own = {"completeness": False, "fingerprint": "", "max_rows": MAX_ROWS} | choices
+    own = {"rule": "right", "completeness": False, "fingerprint": "", "max_rows": MAX_ROWS} | choices
     for pair, batch in batches.items():
         branch = PAIRS[pair][0]
         sizes = list(_sizes(batch, ffns(model, branch), branch, model.config.image_token_id))

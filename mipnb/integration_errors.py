@@ -112,7 +112,7 @@ def gap_bar_sentence(gap: pd.DataFrame, n_steps: int, times: float, bar: float =
     Args:
         gap: `integration_errors`, with a column pair.
         n_steps: the m that is judged.
-        times: how often as long as with `right`, the default, `greedy` takes with `stieltjes`.
+        times: how often as long as with `right`, the run's rule, `greedy` takes with `stieltjes`.
         bar: the largest median gap allowed.
     """
     table = gap_table(gap[gap.rule != REFERENCE], bar)["largest median"]
@@ -127,9 +127,10 @@ def gap_bar_sentence(gap: pd.DataFrame, n_steps: int, times: float, bar: float =
         f"(greedy) and jointly (one_pass), in all of {', '.join(dict.fromkeys(gap.pair))}: met by {met}; "
         f"**not met** by {missed} (in brackets the largest median).\n\n"
         f"{_fewest_sentence(table, bar)}\n\n"
-        "`right`, the paper's, is the default: its scores rank neurons and are no amounts. Where amounts are wanted, "
-        f"`-p search greedy -p rule stieltjes` takes {times:.1f} times as long as that search by `right`. Its integrals add up "
-        "by construction, but where a share of the change cannot be had; how good its scores are is their error against "
+        "`stieltjes` is the default of `attribute` and `locate` for these two searches. A run goes by `right`, the paper's, "
+        "whose scores rank neurons and are no amounts; where amounts are wanted there, `-p search greedy -p rule stieltjes` "
+        f"takes {times:.1f} times as long. The integrals of `stieltjes` add up by construction, but where a share of the "
+        "change cannot be had; how good its scores are is their error against "
         f"{reference.n_steps.max()} steps of `{FINE[0]}`, whose own gap is at most {reference.gap.max():.2g}."
     )
 

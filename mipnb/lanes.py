@@ -19,6 +19,7 @@ import psutil
 import torch
 from loky import ProcessPoolExecutor
 
+from mipnb.measuring import torch_threads
 from mipnb.memory import give_back
 from mipnb.progress import progress
 from mipnb.report import HELPER_PEAKS, peak_bytes
@@ -116,13 +117,9 @@ def _taken(left: deque[int]) -> Iterator[int]:
 @contextmanager
 def _threads_each(processes: int) -> Iterator[int]:
     """An even share of torch's threads for every process, this one at once; all of them again at the end."""
-    before = torch.get_num_threads()
-    share = max(1, before // processes)
-    torch.set_num_threads(share)
-    try:
+    share = max(1, torch.get_num_threads() // processes)
+    with torch_threads(share):
         yield share
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from mipnb.panels import MARK, PAIR_COLOURS, RULE_COLOURS
 _RULES = RULE_COLOURS | {"stieltjes": "#CC79A7"}
 _MARKERS = "osD^vPX*<>hdp8"
 #: call -> the ratio of times that it is to keep
-COST_BARS = {"one_pass": 1.3, "greedy": 0.5}
+COST_BARS = {"one_pass": 1.3, "one_pass, stieltjes": 1.3, "greedy": 0.5}
 
 
 def cost_ratios(table: pd.DataFrame, ax: Axes) -> Axes:

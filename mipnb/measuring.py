@@ -89,11 +89,24 @@ def peak_bytes(call: Callable[[], object], model: nn.Module) -> int:
     return memory.peak
 
 
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Torch works with that many threads while the context lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def seconds_of(call: Callable[[], object]) -> float:
-    """Time of a call: on a processor what this process got, of all threads together; on an accelerator by the clock."""
-    start = _now()
-    call()
-    return _now() - start
+    """Time of a call: on a processor what one thread gets (of more, their waiting for each other would count, too); on an
+    accelerator by the clock."""
+    with torch_threads(1):
+        start = _now()
+        call()
+        return _now() - start
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

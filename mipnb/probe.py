@@ -134,6 +134,12 @@ class Probe:
             Per wanted layer float32 (copies, positions, n_neurons) or (copies, samples, n_neurons). A layer
             that the answer does not depend on (beyond the feature layer of a vision tower) gets zeros.
         """
+        return self.value_and_gradients(gates, wanted, entry)[1]
+
+    def value_and_gradients(
+        self, gates: Mapping[int, Tensor], wanted: Sequence[int], entry: Entry | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The same with every row's value, float32 (rows,), beside the gradients."""
         copies = len(next(iter(gates.values())))
         leaves = {layer: gate.flatten(0, 1).requires_grad_(layer in wanted) for layer, gate in gates.items()}
         networks = [self.ffns[layer] for layer in leaves]
@@ -141,7 +147,7 @@ class Probe:
         with gated(networks, list(leaves.values()), self.owners(copies)) as activations:
             value = self.answer(copies, entry)
         at = dict(zip(leaves, activations, strict=True)) if self.by_position else leaves
-        return self._gradients(value, [at[layer] for layer in wanted], copies)
+        return value.detach(), self._gradients(value, [at[layer] for layer in wanted], copies)
 
     def _gradients(self, value: Tensor, at: Sequence[Tensor], copies: int) -> list[Tensor]:
         if not value.requires_grad:  # the model cuts the graph

@@ -49,6 +49,16 @@ def check_search(search: str, rule: str) -> None:
         )
 
 
+def adds_up(kind: str, score: str, search: str) -> bool:
+    """Whether a set's integrals are to add up to a change of F that can be looked at: a completeness gap is defined."""
+    return kind == "igi" and score == "complete" and search in ("greedy", "one_pass")
+
+
+def default_rule(kind: str, score: str, search: str) -> str:
+    """The rule unless one is given: `stieltjes` where integrals are to add up, else `right`, the paper's."""
+    return "stieltjes" if adds_up(kind, score, search) else "right"
+
+
 def points_below_one(rule: str, n_steps: int) -> int:
     """How many points of a rule scale anything; at 1 the model is as it is."""
     return int((quadrature(rule, n_steps)[0] < 1).sum())

@@ -14,7 +14,7 @@ from mipnb.parts import part_size
 from mipnb.passes import Pass, Question, portions
 from mipnb.rules import ADAPTIVE, RULES, points_below_one
 from mipnb.searches import SHORTLIST
-from mipnb.stieltjes import SCAN
+from mipnb.stieltjes import part_size as adaptive_part_size
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,19 @@ class Search:
         """Grid points at which something is scaled."""
         if self.search in UNSCALED:
             return 0
-        return self.n_steps if self.adaptive else points_below_one(self.rule, self.n_steps)
+        return self.n_steps - 1 if self.adaptive else points_below_one(self.rule, self.n_steps)
 
     @property
     def at_one(self) -> bool:
         """Whether the unscaled model's gradients are wanted."""
-        return self.search in (*UNSCALED, *TANGENTS) or (not self.adaptive and self.points < self.n_steps)
+        return self.search in (*UNSCALED, *TANGENTS) or self.points < self.n_steps
+
+    @property
+    def samples_at_a_time(self) -> int:
+        """Samples that go through their passes together."""
+        if self.adaptive:
+            return adaptive_part_size(self.max_rows, self.n_steps, self.joint)
+        return part_size(self.max_rows, max(1, self.points))
 
     @property
     def sets(self) -> int:
@@ -83,8 +90,7 @@ def locating(search: Search, question: Question, n_questions: int, batch_size: i
     """Passes that score every neuron of a branch for a number of questions (`locating.locate`)."""
     found = []
     for batch, times in portions(n_questions, batch_size).items():
-        size = part_size(search.max_rows, max(1, search.points))
-        for rows, parts in portions(batch, size).items():
+        for rows, parts in portions(batch, search.samples_at_a_time).items():
             found += [
                 replace(one, count=one.count * times * parts) for one in _scored(search, question, rows)
             ]
@@ -103,7 +109,7 @@ def _scored(search: Search, question: Question, rows: int) -> Iterator[Pass]:
     plain = replace(plain, patches=0 if text else question.patches, unscaled=search.layers * search.at_one)
     repeats = max(1, search.max_rows // rows)
     if search.adaptive:
-        yield from _by_sample(search, plain, repeats)
+        yield from _by_sample(search, plain)
     elif search.points and search.search != "one_pass" and not (search.joint or search.gap):
         yield from _layer_by_layer(search, plain, repeats)
     else:
@@ -136,15 +142,14 @@ def _differentiated(search: Search, here: Pass, number: int, layer: int, repeats
             yield _copied(_graph(search, replace(here, count=times * jobs), layer), copies)
 
 
-def _by_sample(search: Search, plain: Pass, repeats: int) -> Iterator[Pass]:
-    """Points of each sample's own: values at two sets of points, then a gradient a bin."""
+def _by_sample(search: Search, plain: Pass) -> Iterator[Pass]:
+    """Points of each sample's own: the value of the silent set, then a point after the other."""
     for number in range(search.sets):
         here = replace(plain, gated=search.gated(number))
-        for points in (SCAN + 1, search.n_steps + 1):
-            for copies, jobs in portions(points, repeats).items():
-                yield _copied(replace(here, count=jobs), copies)
-        here = replace(here, by_position=here.gated if search.joint else 0)
-        yield from _differentiated(search, here, number, 0, repeats)
+        yield here
+        if search.points:
+            here = replace(here, count=search.points, by_position=here.gated if search.joint else 0)
+            yield _graph(search, here, 0)
 
 
 def _graph(search: Search, one: Pass, layer: int) -> Pass:

@@ -6,27 +6,41 @@ share of the change,
 
     A_i = integral g_i d(alpha) = integral (g_i / F') dF        (Riemann-Stieltjes),
 
-and shares change far more slowly with alpha than gradients do. F is looked at without gradients at a few points, [0, 1] is
-cut into m bins that see about equal change, and each bin has one gradient, at its middle:
+and shares change far more slowly with alpha than gradients do. The interval over which F changes most is cut in two, again
+and again (a little counts its width): a pass at the cut gives F and its gradients. Within each of the m intervals gradients
+follow the trapezoid rule (in the first one, that of its upper end: at 0 there is a value alone), scaled so that they add up
+to the change of F:
 
-    A_i = sum_b (g_i / F')(alpha_b) * (F(end of b) - F(begin of b)).
+    A_i = sum over intervals (a, b) of (F(b) - F(a)) * (g_i(a) + g_i(b)) / (F'(a) + F'(b)).
 
-The sum over i is F(1) - F(0) by construction, except where a share cannot be had (F' near 0 or against the change: the bin's
-weight is then bounded). So here a gap of 0 proves nothing: the error of the scores is to be read against finer steps.
+The sum over i is F(1) - F(0) by construction, except where a share cannot be had (F' near 0: the interval's weight is bounded;
+F' against the change: it weighs its width), and a gap is left that says so. So here a gap of 0 proves nothing: the error of
+the scores is to be read against finer steps. It takes no more gradients than a grid that ends at 1, whose gradients all sets
+share, and one value at 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mipnb.probe import Probe
 
-SCAN = 8  # parts of [0, 1] whose change is looked at first
-UNIFORM = 0.2  # share of the bins that is spread over [0, 1] whatever the value does
-BOUND = 10.0  # a bin weighs at most this many times its width
+FIRST = 0.3  # where the interval at 0 is cut: most jumps are near 0; others are cut in the middle
+UNIFORM = 0.2  # of all changes count as spread over [0, 1], so that wide intervals are cut, too: F may rise and fall in them
+BOUND = 10.0  # an interval weighs at most this many times its width
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """What is known at one point of each sample: alpha and value (samples,), gradients a layer (None at 0)."""
+
+    alpha: Tensor
+    value: Tensor
+    gradients: Mapping[int, Tensor] | None
 
 
 def integrate_changes(
@@ -35,73 +49,84 @@ def integrate_changes(
     """Integrals of one set of neurons, scaled together.
 
     Args:
-        probe: the model and its questions.
+        probe: the model and its questions; `Probe.at_one` is set.
         masks: per layer, all that is scaled, which neurons are in the set: 0 or 1, float32 (samples, n_neurons).
-        n_steps: bins m, each of one gradient.
-        power: 1, or 2 for squared gradients. These, and gradients by position (joint scores), add up to nothing known: a
-            bin then weighs its width.
+        n_steps: intervals m, and points with gradients: 1, which all sets share, and m - 1 others.
+        power: 1, or 2 for squared gradients. These, and gradients by position (joint scores), add up to nothing known: an
+            interval then weighs its width.
         wanted: layers whose integrals are returned.
 
     Returns:
         Per wanted layer float32 (positions or samples, n_neurons).
     """
-    shares = power == 1 and not probe.by_position  # else the sum of the integrals is nothing known
-    edges, middles = _bins(probe, masks, n_steps)
-    changes = _values(probe, masks, edges).diff(dim=0)
-    totals: dict[int, Tensor] = {}
-    for part in torch.arange(n_steps, device=edges.device).split(probe.repeats):
-        gradients = dict(zip(masks, probe.gradients(_gates(masks, middles[part]), list(masks)), strict=True))
-        widths = edges.diff(dim=0)[part]
-        weights = _weights(masks, gradients, changes[part], widths) if shares else widths
-        for layer in wanted:
-            rows = weights[:, probe.owner] if probe.by_position else weights
-            found = (rows[..., None] * gradients[layer] ** power).sum(0)
-            totals[layer] = totals[layer] + found if layer in totals else found
-    return [totals[layer] for layer in wanted]
+    points = _ends(probe, masks)
+    for _ in range(n_steps - 1):
+        points.append(_at(probe, masks, _cut(points)))
+    weights = _weights(points, masks if power == 1 and not probe.by_position else None)
+    return [_total(probe, points, weights, layer, power) for layer in wanted]
 
 
-def _bins(probe: Probe, masks: Mapping[int, Tensor], n_steps: int) -> tuple[Tensor, Tensor]:
-    """Ends (m + 1, samples) and middles (m, samples) of bins of about equal change."""
-    even = torch.linspace(0, 1, SCAN + 1, device=probe.batch["labels"].device)[:, None]
-    alphas = (even**1.5).expand(-1, probe.samples).contiguous()  # most jumps are near 0
-    change = _values(probe, masks, alphas).diff(dim=0).abs()
-    total = change.sum(0, keepdim=True)
-    share = torch.where(total > 0, change / total, torch.full_like(change, 1 / SCAN))
-    seen = UNIFORM * even[1:] + (1 - UNIFORM) * share.cumsum(0)
-    seen = torch.cat([torch.zeros_like(seen[:1]), seen / seen[-1:]])
-    halves = torch.linspace(0, 1, 2 * n_steps + 1, device=seen.device)
-    points = _interpolate(halves, seen, alphas)
-    return points[::2], points[1::2]
+def part_size(max_rows: int, n_steps: int, joint: bool) -> int:
+    """Samples at a time: as many as a pass has rows; for joint scores fewer, whose points are all kept by position."""
+    return max(1, max_rows // n_steps) if joint else max_rows
 
 
-def _interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """y (points, samples) as a function of increasing x (points, samples), linear between points: (at, samples)."""
-    where = torch.searchsorted(x.T.contiguous(), at.expand(x.shape[1], -1).contiguous()).T.clamp(
-        1, len(x) - 1
+def _ends(probe: Probe, masks: Mapping[int, Tensor]) -> list[_Point]:
+    """The points 0, where the set is silent, and 1, where nothing is scaled."""
+    one = probe.ones(probe.samples)
+    silent = probe.value([1 - mask for mask in masks.values()])
+    whole = {layer: probe.unscaled.gradients[layer] for layer in masks}
+    return [_Point(0 * one, silent, None), _Point(one, probe.unscaled.value, whole)]
+
+
+def _at(probe: Probe, masks: Mapping[int, Tensor], alpha: Tensor) -> _Point:
+    gates = {layer: (1 + (alpha[:, None] - 1) * mask)[None] for layer, mask in masks.items()}
+    value, found = probe.value_and_gradients(gates, list(masks))
+    return _Point(alpha, value, {layer: gradient[0] for layer, gradient in zip(masks, found, strict=True)})
+
+
+def _cut(points: Sequence[_Point]) -> Tensor:
+    """Where each sample's interval of the largest change is cut: (samples,)."""
+    alphas, order = torch.stack([point.alpha for point in points]).sort(dim=0)
+    changes = torch.stack([point.value for point in points]).gather(0, order).diff(dim=0)
+    changes = changes.abs() + UNIFORM * alphas.diff(dim=0) * changes.abs().sum(0)
+    largest = changes.argmax(0, keepdim=True)
+    low, high = (alphas.gather(0, largest + end)[0] for end in (0, 1))
+    return torch.lerp(low, high, torch.where(low == 0, FIRST, 0.5))
+
+
+def _weights(points: Sequence[_Point], masks: Mapping[int, Tensor] | None) -> Tensor:
+    """What each point's gradients weigh: (points, samples); without masks by the widths of the intervals alone."""
+    alphas, order = torch.stack([point.alpha for point in points]).sort(dim=0)
+    widths = alphas.diff(dim=0)
+    lower = torch.cat([torch.zeros_like(widths[:1]), widths[1:] / 2])  # of each interval's lower end
+    upper = widths - lower
+    if masks is not None:
+        values, slopes = (
+            torch.stack(found).gather(0, order)
+            for found in ([point.value for point in points], [_slope(point, masks) for point in points])
+        )
+        expected = lower * slopes[:-1] + upper * slopes[1:]
+        scale = values.diff(dim=0) / expected
+        scale = torch.where(scale > 0, scale, 1).clamp(max=BOUND)  # against the slope, or no slope: by width
+        lower, upper = scale * lower, scale * upper
+    none = torch.zeros_like(widths[:1])
+    weights = torch.cat([lower, none]) + torch.cat([none, upper])
+    return weights.gather(0, order.argsort(0))
+
+
+def _slope(point: _Point, masks: Mapping[int, Tensor]) -> Tensor:
+    """F' of each sample: (samples,); 0 where there are no gradients."""
+    if point.gradients is None:
+        return torch.zeros_like(point.value)
+    return sum((point.gradients[layer] * mask).sum(-1) for layer, mask in masks.items())
+
+
+def _total(probe: Probe, points: Sequence[_Point], weights: Tensor, layer: int, power: int) -> Tensor:
+    """One layer's integrals: (positions or samples, n_neurons)."""
+    rows = weights[:, probe.owner] if probe.by_position else weights
+    return sum(
+        row[:, None] * point.gradients[layer] ** power
+        for row, point in zip(rows, points, strict=True)
+        if point.gradients is not None
     )
-    low, high = x.gather(0, where - 1), x.gather(0, where)
-    part = ((at[:, None] - low) / (high - low)).clamp(0, 1)
-    return torch.lerp(y.gather(0, where - 1), y.gather(0, where), part)
-
-
-def _gates(masks: Mapping[int, Tensor], alphas: Tensor) -> dict[int, Tensor]:
-    """Gates (copies, samples, n_neurons) a layer, for points (copies, samples)."""
-    return {layer: 1 + (alphas[..., None] - 1) * mask for layer, mask in masks.items()}
-
-
-def _values(probe: Probe, masks: Mapping[int, Tensor], alphas: Tensor) -> Tensor:
-    """The value at points (copies, samples), without gradients: float32 (copies, samples)."""
-    found = []
-    for part in alphas.split(probe.repeats):
-        gates = [gate.flatten(0, 1) for gate in _gates(masks, part).values()]
-        found.append(probe.value(gates, copies=len(part)).reshape(len(part), -1))
-    return torch.cat(found)
-
-
-def _weights(
-    masks: Mapping[int, Tensor], gradients: Mapping[int, Tensor], changes: Tensor, widths: Tensor
-) -> Tensor:
-    """change / F', at least 0 and at most BOUND times the bin's width: (copies, samples)."""
-    slope = sum((gradients[layer] * mask).sum(-1) for layer, mask in masks.items())
-    ratio = torch.where(slope == 0, torch.zeros_like(slope), changes / slope)
-    return ratio.clamp(min=0).minimum(BOUND * widths)

@@ -74,7 +74,7 @@ def test_quadratic_net_scores_and_gap(rule, factor):
 
 @pytest.mark.parametrize("n_steps", [1, 2, 8, 32])
 def test_the_gap_of_the_right_rule_shrinks_as_one_over_m(n_steps):
-    gap = toy_scores(HandMade(2, 1, square_head), hand_batch(ACTIVATION), n_steps=n_steps).gap
+    gap = toy_scores(HandMade(2, 1, square_head), hand_batch(ACTIVATION), rule="right", n_steps=n_steps).gap
     assert torch.allclose(gap, torch.tensor(1 / n_steps), rtol=1e-2)
 
 
@@ -123,7 +123,7 @@ def test_joint_is_complete_for_a_single_neuron(search, head):
 
     batch = hand_batch([[[a] for a, _ in tokens] for tokens in ACTIVATION])
     found = [
-        toy_scores(HandMade(1, 1, one), batch, score=score, search=search).values
+        toy_scores(HandMade(1, 1, one), batch, score=score, search=search, rule="right").values
         for score in ("joint", "complete")
     ]
     assert torch.allclose(*found, atol=1e-7)

@@ -113,7 +113,7 @@ def per_sample(positional: Tensor, batch: dict) -> Tensor:
 def test_gate_gradients_agree_with_finite_differences_through_the_whole_net(model):
     batch, layers = questions(PICTURES, LENGTHS), ffns(model, "vision")
     scores = attribute(
-        model, batch, "vision", kind="igi", search="one_pass", n_steps=1
+        model, batch, "vision", kind="igi", search="one_pass", n_steps=1, rule="right"
     )  # dF/dgate at gates of 1
     neuron, step = 4, 1e-2
     with torch.no_grad():

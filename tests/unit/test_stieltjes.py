@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import ACTIVATION, SUMS, WEIGHT, Chain, HandMade, chain_batch, hand_batch, square_head, toy_scores
 
-from mipnb.stieltjes import _interpolate
+from mipnb.stieltjes import FIRST, _cut, _Point, _weights, part_size
 
 SHARP = 12.0
 
@@ -14,14 +14,14 @@ def sharp_head(outs: list) -> torch.Tensor:
     return 0.05 + 0.85 * torch.tanh(SHARP * (outs[0] @ torch.tensor([0.8, 0.2])).sum(1))
 
 
-@pytest.mark.parametrize("n_steps", [1, 4])
+@pytest.mark.parametrize("n_steps", [2, 4])
 def test_a_neurons_share_of_the_change_is_exact_where_shares_are_constant(n_steps):
     scores = toy_scores(HandMade(2, 1, sharp_head), hand_batch(ACTIVATION), rule="stieltjes", n_steps=n_steps)
     parts = SUMS * torch.tensor([0.8, 0.2])
     change = scores.f_full - scores.f_zero[:, 0]
     expected = change[:, None] * parts / parts.sum(-1, keepdim=True)
     found = scores.values[:, 0]
-    assert torch.allclose(found, expected, rtol=0.1 if n_steps == 1 else 0.02)
+    assert torch.allclose(found, expected, rtol=0.02)
     equal = toy_scores(HandMade(2, 1, sharp_head), hand_batch(ACTIVATION), rule="right", n_steps=n_steps)
     assert ((equal.values[:, 0] - expected).abs() > 0.3 * expected).all()
 
@@ -92,8 +92,37 @@ def test_exact_refuses_it():
             toy_scores(Chain(), chain_batch(), search=search, rule="stieltjes")
 
 
-def test_interpolation_is_linear_column_by_column():
-    x = torch.tensor([[0.0, 0.0], [0.5, 0.8], [1.0, 1.0]])
-    y = torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0]])
-    found = _interpolate(torch.tensor([0.0, 0.25, 0.9, 1.0]), x, y)
-    assert found.tolist() == [pytest.approx(row) for row in [[0, 0], [0.5, 0.625], [1.8, 3.0], [2, 4]]]
+def test_the_interval_of_the_largest_change_is_cut_whatever_the_order_of_points():
+    alphas = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.4, 0.4]])
+    values = torch.tensor([[0.1, 0.9], [0.9, 0.5], [0.3, 0.6]])  # changes .2 and .6; -.3 and -.1
+    points = [_Point(alpha, value, None) for alpha, value in zip(alphas, values, strict=True)]
+    assert _cut(points).tolist() == pytest.approx([0.7, FIRST * 0.4])
+
+
+def test_intervals_are_scaled_to_the_change_but_where_it_goes_against_the_slope():
+    alphas, values = (0.0, 1.0, 0.5), (0.2, 0.5, 0.6)
+    gradients = (None, 2.0, 4.0)  # of the one neuron in the set; the other is in none
+    points = [
+        _Point(torch.tensor([alpha]), torch.tensor([value]), slope and {0: torch.tensor([[slope, 7.0]])})
+        for alpha, value, slope in zip(alphas, values, gradients, strict=True)
+    ]
+    rising = 0.4 / 4.0  # the change over [0, 0.5] by its upper end's slope alone
+    found = _weights(points, {0: torch.tensor([[1.0, 0.0]])})
+    assert found[:, 0].tolist() == pytest.approx([0, 0.25, rising + 0.25])  # F falls over [0.5, 1]
+    assert _weights(points, None)[:, 0].tolist() == pytest.approx([0, 0.25, 0.5 + 0.25])
+
+
+@pytest.mark.parametrize("search", ["greedy", "one_pass", "tangent", "shortlist"])
+@pytest.mark.parametrize(("kind", "score"), [("igi", "complete"), ("igi", "joint"), ("ifi", "complete")])
+def test_it_is_the_default_where_a_gap_is_defined(search, kind, score):
+    scores = toy_scores(Chain(), chain_batch(), search=search, kind=kind, score=score)
+    assert (scores.parameters["rule"] == "stieltjes") == (scores.gap is not None)
+    assert scores.parameters["rule"] in ("right", "stieltjes")
+    if scores.gap is not None:
+        assert scores.gap.median() < 0.01
+
+
+def test_points_kept_by_position_are_of_fewer_samples():
+    assert part_size(64, 20, joint=False) == 64
+    assert part_size(64, 20, joint=True) == 3
+    assert part_size(2, 4, joint=True) == 1
