@@ -13,10 +13,10 @@ to the change of F:
 
     A_i = sum over intervals (a, b) of (F(b) - F(a)) * (g_i(a) + g_i(b)) / (F'(a) + F'(b)).
 
-The sum over i is F(1) - F(0) by construction, except where a share cannot be had (F' near 0: the interval's weight is bounded;
-F' against the change: it weighs its width), and a gap is left that says so. So here a gap of 0 proves nothing: the error of
-the scores is to be read against finer steps. It takes no more gradients than a grid that ends at 1, whose gradients all sets
-share, and one value at 0.
+The sum over i is F(1) - F(0) by construction, except where a share cannot be had (F' near 0, or what is left of gradients that
+cancel out: the interval's weight is bounded; F' against the change: it weighs its width), and a gap is left that says so. So
+here a gap of 0 proves nothing: the error of the scores is to be read against finer steps. It takes no more gradients than a
+grid that ends at 1, whose gradients all sets share, and one value at 0.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mipnb.probe import Probe
 FIRST = 0.3  # where the interval at 0 is cut: most jumps are near 0; others are cut in the middle
 UNIFORM = 0.2  # of all changes count as spread over [0, 1], so that wide intervals are cut, too: F may rise and fall in them
 BOUND = 10.0  # an interval weighs at most this many times its width
+SHARES = 20.0  # and no more than lets the magnitudes of its shares of the change add up to this
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,24 +103,26 @@ def _weights(points: Sequence[_Point], masks: Mapping[int, Tensor] | None) -> Te
     lower = torch.cat([torch.zeros_like(widths[:1]), widths[1:] / 2])  # of each interval's lower end
     upper = widths - lower
     if masks is not None:
-        values, slopes = (
-            torch.stack(found).gather(0, order)
-            for found in ([point.value for point in points], [_slope(point, masks) for point in points])
+        changes = torch.stack([point.value for point in points]).gather(0, order).diff(dim=0)
+        slopes, sizes = torch.stack([_slopes(point, masks) for point in points], dim=1).gather(
+            1, order.expand(2, -1, -1)
         )
-        expected = lower * slopes[:-1] + upper * slopes[1:]
-        scale = values.diff(dim=0) / expected
-        scale = torch.where(scale > 0, scale, 1).clamp(max=BOUND)  # against the slope, or no slope: by width
+        expected, magnitude = (lower * of[:-1] + upper * of[1:] for of in (slopes, sizes))
+        scale = changes / expected
+        most = (SHARES * changes.abs() / magnitude).clamp(max=BOUND)
+        scale = torch.where(scale > 0, scale.minimum(most), 1)  # against the slope, or no slope: by width
         lower, upper = scale * lower, scale * upper
     none = torch.zeros_like(widths[:1])
     weights = torch.cat([lower, none]) + torch.cat([none, upper])
     return weights.gather(0, order.argsort(0))
 
 
-def _slope(point: _Point, masks: Mapping[int, Tensor]) -> Tensor:
-    """F' of each sample: (samples,); 0 where there are no gradients."""
+def _slopes(point: _Point, masks: Mapping[int, Tensor]) -> Tensor:
+    """F' of each sample, and the sum of the magnitudes that it is made of: (2, samples); 0 where there are no gradients."""
     if point.gradients is None:
-        return torch.zeros_like(point.value)
-    return sum((point.gradients[layer] * mask).sum(-1) for layer, mask in masks.items())
+        return point.value.new_zeros(2, len(point.value))
+    parts = (point.gradients[layer] * mask for layer, mask in masks.items())
+    return sum(torch.stack([part.sum(-1), part.abs().sum(-1)]) for part in parts)
 
 
 def _total(probe: Probe, points: Sequence[_Point], weights: Tensor, layer: int, power: int) -> Tensor:

@@ -8,20 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
 
 from mipnb import trials
 from mipnb.artefacts import project_root
+from mipnb.attribution import SEARCH
 from mipnb.evaluation import aggregate
 from mipnb.evidence.controls import largest_activation
+from mipnb.evidence.recipes import fixed_rule
+from mipnb.models import BRANCHES, ffns
 from mipnb.params import subset
 from mipnb.partial import batches_digest
 from mipnb.paths import NeuronPath
 from mipnb.plotting import MAIN_METRIC
 from mipnb.results.full_model import edit_full_model
 from mipnb.results.rankings import branch_sums, located_questions
+from mipnb.results.relocated import relocated_path
 from mipnb.results.setting import MAIN_TASKS, Batches, Setting, load_setting
 from mipnb.reuse import edited_paths
 from mipnb.rmisu import EditConfig
+from mipnb.searches import SHORTLIST
 
 
 @dataclass(frozen=True)
@@ -33,18 +39,23 @@ class Row:
         title: what it is.
         published: its name in the paper's Table 2; "" if the paper has no such row.
         taken: whether notebook 04 has made it and 05 has asked it.
+        once: whether it is trained with no seed, since nothing in it is drawn.
     """
 
     method: str
     title: str
     published: str
     taken: bool = False
+    once: bool = False
 
 
+NEAREST = SEARCH  # the search nearest to `exact`, whatever the run's is
 ROWS = (
     Row("text_only", "text path only", "Ours (IGI)"),
     Row("vision_only", "vision path only", "Ours (IFI)"),
     Row("point_wise", "largest activations in place of the path", "Ours-Path"),
+    Row("nearest", f"path by {NEAREST}, nearest to exact", ""),
+    Row("nearest_prune", f"path by {NEAREST} pruned, no RMisU", "", once=True),
     Row("prune", "path pruned, no RMisU", "Ours-Edit", taken=True),
     Row("fine_tuning", "path pruned, plain fine-tuning", "Ours-RMisU"),
     Row("full_model", "RMisU of the full model, no path", "RMisU"),
@@ -53,6 +64,12 @@ ROWS = (
 )
 TITLES = {row.method: row.title for row in ROWS}
 TRAINED = tuple(row.method for row in ROWS if not row.taken)
+RELOCATED = ("nearest", "nearest_prune")
+#: parameters that a path depends on
+_LOCATED = (
+    "search", "score", "rule", "n_steps", "vision_kind", "ranking", "aggregate", "text_top_k", "vision_top_k",
+    "n_locate_forget", "n_locate_retain", "seed", "forget_ratio", "training_dir",
+)  # fmt: skip
 
 
 def point_wise_paths(setting: Setting, located: Sequence[NeuronPath]) -> list[NeuronPath]:
@@ -64,19 +81,63 @@ def point_wise_paths(setting: Setting, located: Sequence[NeuronPath]) -> list[Ne
     return found
 
 
+def units(params: BaseModel) -> list[tuple[str, int]]:
+    """(method, seed) of all that is trained: rows in order, each with the run's seed and as many more as are asked for.
+
+    Where the run's own search is NEAREST, rows by it would be those of the run, and are left out.
+    """
+    seeds = [params.seed + index for index in range(params.n_ablation_seeds)]
+    rows = [row for row in ROWS if row.method in TRAINED]
+    if params.search == NEAREST:
+        rows = [row for row in rows if row.method not in RELOCATED]
+    return [(row.method, seed) for row in rows for seed in (seeds[:1] if row.once else seeds)]
+
+
+def nearest_paths(setting: Setting) -> list[NeuronPath]:
+    """The paths of both branches, located by NEAREST and else as the run's (by the paper's rule, if that one has points by
+    sample, which NEAREST cannot go by); a unit of work."""
+    moved = {"search": NEAREST, "rule": fixed_rule(setting.params)}
+    params = setting.params.model_copy(update=moved)
+
+    def make() -> dict[str, pd.DataFrame]:
+        paths = [relocated_path(setting, params, branch) for branch in BRANCHES]
+        rows = [
+            (path.branch, layer, neuron)
+            for path in paths
+            for layer, neurons in enumerate(path.layers)
+            for neuron in neurons
+        ]
+        return {"neurons": pd.DataFrame(rows, columns=["branch", "layer", "neuron"])}
+
+    key = {"located": {name: getattr(params, name) for name in _LOCATED}, "candidates": SHORTLIST}
+    neurons = setting.kept(key, make)["neurons"]
+    return [_read(setting, branch, neurons[neurons.branch == branch]) for branch in BRANCHES]
+
+
+def _read(setting: Setting, branch: str, neurons: pd.DataFrame) -> NeuronPath:
+    networks = ffns(setting.model, branch)
+    layers = tuple(
+        tuple(neurons.neuron[neurons.layer == layer].sort_values().tolist()) for layer in range(len(networks))
+    )
+    return NeuronPath(branch, layers, networks[0].n_neurons, setting.mark, setting.labels["benchmark"])
+
+
 def row_paths(setting: Setting, method: str, located: Sequence[NeuronPath]) -> list[NeuronPath]:
     """The neurons that a trained row edits; none for the full model."""
     if method == "full_model":
         return []
     if method == "point_wise":
         return point_wise_paths(setting, located)
+    if method in RELOCATED:
+        return nearest_paths(setting)
     only = {"text_only": "text", "vision_only": "vision"}.get(method)
     return [path for path in located if only in (None, path.branch)]
 
 
 def row_config(method: str, config: EditConfig) -> EditConfig:
-    """Ours, but for fine-tuning: L_CE on the retain set alone."""
-    return replace(config, forget_weight=0.0, retain_weight=0.0) if method == "fine_tuning" else config
+    """Ours, but for fine-tuning, L_CE on the retain set alone, and for what is pruned and not trained."""
+    changes = {"fine_tuning": {"forget_weight": 0.0, "retain_weight": 0.0}, "nearest_prune": {"n_steps": 0}}
+    return replace(config, **changes.get(method, {}))
 
 
 def row_results(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mipnb.evaluation import compare
+from mipnb.paths import NeuronPath
 from mipnb.plotting import MAIN_METRIC, PAGE
 from mipnb.results.ablation import ROWS, TITLES, main_rows
 from mipnb.results.measures import on
@@ -24,7 +27,9 @@ def ablation_figure(rows: pd.DataFrame) -> Figure:
         rows: from `ablation.main_rows`, splits forget and retain.
     """
     tasks = [task for task in MAIN_TASKS if task in set(rows.task)]
-    fig, axes = plt.subplots(1, len(tasks), figsize=(PAGE, 2.9), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(tasks), figsize=(PAGE, 0.26 * (rows.method.nunique() + 2)), sharey=True, squeeze=False
+    )
     for ax, task in zip(axes[0], tasks, strict=True):
         dumbbells(rows[rows.task == task], ax)
         ax.set_title(task_name(task))
@@ -50,6 +55,15 @@ def dumbbells(rows: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_yticks(range(len(methods)), [TITLES.get(name, name) for name in methods])
     ax.set(xlim=(-0.03, 1.05), ylim=(len(methods) - 0.5, -0.5))
     return ax
+
+
+def shared_sentence(located: Sequence[NeuronPath], others: Sequence[NeuronPath]) -> str:
+    """How much of each located path the other path of its branch has, too: "text 21%, vision 11%"."""
+    shares = [
+        (path, sum(len(set(a) & set(b)) for a, b in zip(path.layers, other.layers, strict=True)))
+        for path, other in zip(located, others, strict=True)
+    ]
+    return ", ".join(f"{path.branch} {shared / sum(path.sizes):.0%}" for path, shared in shares)
 
 
 def means_by_row(results: pd.DataFrame) -> pd.DataFrame:

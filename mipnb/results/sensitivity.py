@@ -16,11 +16,10 @@ from pydantic import BaseModel
 
 from mipnb import trials
 from mipnb.artefacts import require, stage_dir
-from mipnb.benchmarks import draw_questions
-from mipnb.locating import PAIRS, locate, of_modality
 from mipnb.models import ffns, text_layers
 from mipnb.params import subset
 from mipnb.paths import NeuronPath, select
+from mipnb.results.relocated import relocated_path
 from mipnb.results.setting import Setting, load_setting
 from mipnb.scores import Scores
 
@@ -98,31 +97,15 @@ def varied_paths(
     params = setting.params.model_copy(update=dict(one.changes))
     if one.parameter not in ("top_k", "n_steps"):
         return list(located)
+    if one.parameter == "n_steps":
+        return [relocated_path(setting, params, branch) for branch in BRANCHES]
     found = []
     for branch in BRANCHES:
         top_k = getattr(params, f"{branch}_top_k")
-        if one.parameter == "top_k":
-            files = [Path(folder) / f"{group}_{branch}.safetensors" for group in ("forget", "retain")]
-            scores = [Scores.load(require(file, made_by="02_attribution")) for file in files]
-        else:
-            scores = [_located(setting, params, group, branch, top_k) for group in (0, 1)]
+        files = [Path(folder) / f"{group}_{branch}.safetensors" for group in ("forget", "retain")]
+        scores = [Scores.load(require(file, made_by="02_attribution")) for file in files]
         found.append(select(*scores, top_k, params.ranking, params.aggregate, params.benchmark_dir))
     return found
-
-
-def _located(setting: Setting, params: BaseModel, group: int, branch: str, top_k: int) -> Scores:
-    """Scores of the forget (0) or the retain set (1), as notebook 02 makes them."""
-    counts = (params.n_locate_forget, params.n_locate_retain)
-    drawn = draw_questions(setting.training[group], counts[group], params.seed)
-    choices = {name: getattr(params, name) for name in ("score", "search", "rule", "n_steps")}
-    choices |= {
-        "kind": "igi" if branch == "text" else params.vision_kind,
-        "top_k": top_k,
-        "completeness": False,
-    }
-    at = (branch, params.batch_size, params.device)
-    asked = of_modality(drawn, PAIRS[branch][1])
-    return locate(setting.model, setting.processor, asked, *at, resume=setting.folder, **choices)
 
 
 def varied_results(

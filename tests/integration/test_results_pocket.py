@@ -12,7 +12,7 @@ from mipnb.evidence.ranked import Ranked
 from mipnb.models import BRANCHES, ffns
 from mipnb.params import Params
 from mipnb.paths import NeuronPath
-from mipnb.results import ablation, pointwise
+from mipnb.results import ablation, pointwise, relocated
 from mipnb.results.setting import Setting, load_setting, some_questions
 from mipnb.results.store import ITEMS
 
@@ -109,7 +109,13 @@ class Watched(Setting):
 
 @pytest.mark.parametrize(
     ("method", "text", "vision"),
-    [("text_only", True, False), ("vision_only", False, True), ("point_wise", True, True)],
+    [
+        ("text_only", True, False),
+        ("vision_only", False, True),
+        ("point_wise", True, True),
+        ("nearest", True, True),
+        ("nearest_prune", True, True),
+    ],
 )
 def test_a_row_changes_the_branches_that_it_names(setting: Setting, method: str, text: bool, vision: bool):
     names = ("params", "folder", "model", "processor", "asked", "labels")
@@ -127,6 +133,25 @@ def test_a_row_changes_the_branches_that_it_names(setting: Setting, method: str,
     again = ablation.row_results(watched, method, 3, *at)
     assert len(watched.seen) == 1, "a finished unit is not trained again"
     assert again.value.tolist() == found.value.tolist()
+
+
+def test_the_path_of_the_nearest_search_is_located_once_and_is_the_one_that_locating_by_it_gives(
+    setting: Setting, tmp_path, monkeypatch
+):
+    sizes = {"text_top_k": 5, "vision_top_k": 3, "rule": "stieltjes"}
+    here = replace(setting, folder=tmp_path, params=setting.params.model_copy(update=sizes))
+    found = ablation.nearest_paths(here)
+    by_hand = here.params.model_copy(update={"search": "shortlist", "rule": "right"})
+    assert [path.layers for path in found] == [
+        relocated.relocated_path(here, by_hand, branch).layers for branch in BRANCHES
+    ]
+    greedy = [relocated.relocated_path(here, here.params, branch).layers for branch in BRANCHES]
+    assert [path.layers for path in found] != greedy
+    monkeypatch.setattr(ablation, "relocated_path", None)
+    again = ablation.nearest_paths(here)
+    assert again == found
+    for path in again:
+        path.check(here.model)
 
 
 def test_batches_live_as_long_as_the_states_that_know_them(setting: Setting):

@@ -370,7 +370,8 @@ def test_depn_integrates_each_layer_alone_from_silenced_to_as_it_is(model, sets)
 def test_depns_layers_share_what_lies_below_and_score_as_each_alone(model, sets, branch, which):
     batch, settings = sets[0][which], chosen("depn", integration_steps=5)
     found = neurons._attributions(model, batch, branch, settings)
-    choices = {"search": "greedy", "kind": "igi", "n_steps": 5, "top_k": 1, "completeness": False}
+    choices = {"search": "greedy", "kind": "igi", "rule": "right", "n_steps": 5, "top_k": 1}
+    choices["completeness"] = False
     for layer, network in enumerate(ffns(model, branch)):
         alone = attribute(model, batch, branch, ffns=[network], **choices).values[:, 0]
         assert alone.abs().max() > 0

@@ -297,7 +297,9 @@ def test_exact_search_and_joint_scores_cost_more():
     assert locate(score="joint").activations > plain.activations
     assert locate(n_steps=8).hours == pytest.approx(7 / 3 * plain.hours, rel=0.1)  # point 1 is shared
     assert locate(rule="gauss").hours == pytest.approx(4 / 3 * plain.hours, rel=0.1)  # none of its points is
-    assert locate(rule="stieltjes").hours > 3 * plain.hours  # every pass begins at the first layer
+    assert (
+        1.3 * plain.hours < locate(rule="stieltjes").hours < 2 * plain.hours
+    )  # every pass begins at the first layer
 
 
 @pytest.mark.parametrize("name", ["reuse_paths", "use_released_paths"])

@@ -17,7 +17,13 @@ from mipnb.paths import NeuronPath
 from mipnb.pools import pools
 from mipnb.precision import training_attention
 from mipnb.results import ablation
-from mipnb.results.ablation_figures import ablation_sentences, differences, means_by_row, winners
+from mipnb.results.ablation_figures import (
+    ablation_sentences,
+    differences,
+    means_by_row,
+    shared_sentence,
+    winners,
+)
 from mipnb.results.full_model import edit_full_model
 from mipnb.rmisu import EditConfig, unanswered
 
@@ -60,6 +66,30 @@ def test_fine_tuning_has_the_path_and_only_the_answers_loss(paths):
     answered, near = tiny_batch(1, False), unanswered([tiny_batch(2, False)])
     ablation.row_results(setting, "fine_tuning", 0, paths, CONFIG, ([answered], [answered, *near]))
     assert seen["batches"] == ([answered], [answered]), "questions without answers teach fine-tuning nothing"
+
+
+def test_what_is_pruned_alone_takes_no_step_and_one_seed():
+    assert ablation.row_config("nearest_prune", CONFIG) == replace(CONFIG, n_steps=0)
+    assert ablation.row_config("nearest", CONFIG) == CONFIG
+    params = SimpleNamespace(seed=7, n_ablation_seeds=2, search="greedy")
+    units = ablation.units(params)
+    assert [seed for method, seed in units if method == "nearest_prune"] == [7]
+    assert [seed for method, seed in units if method == "nearest"] == [7, 8]
+    assert {method for method, _ in units} == set(ablation.TRAINED)
+
+
+def test_the_nearest_search_has_no_rows_where_it_is_the_runs_own():
+    params = SimpleNamespace(seed=7, n_ablation_seeds=1, search=ablation.NEAREST)
+    assert {method for method, _ in ablation.units(params)} == set(ablation.TRAINED) - set(ablation.RELOCATED)
+
+
+def test_how_much_of_a_path_another_has_is_a_share_of_the_former(paths):
+    mark = paths[0].fingerprint
+    others = [
+        NeuronPath("text", ((1, 5), (), (0,)), 24, mark),
+        NeuronPath("vision", ((3,), (0, 19)), 20, mark),
+    ]
+    assert shared_sentence(paths, others) == "text 33%, vision 100%"
 
 
 def test_a_row_that_is_taken_from_elsewhere_is_not_trained(paths):

@@ -145,7 +145,8 @@ def test_a_model_that_cannot_be_entered_gets_whole_passes():
     labels[:, -1] = 0
     batch = {"hidden": torch.randn(3, 4, 4), "labels": labels}
     assert shared(probe_of(model, batch, networks)).place is None
-    found = attribute(model, batch, "text", search="greedy", ffns=networks, fingerprint="", top_k=2).values
+    choices = {"search": "greedy", "rule": "right", "top_k": 2, "ffns": networks, "fingerprint": ""}
+    found = attribute(model, batch, "text", **choices).values
     assert close(found, plain_greedy(model, batch, networks, quadrature("right", 4), top_k=2))
 
 
@@ -228,8 +229,8 @@ def llava_batch() -> dict[str, Tensor]:
 def test_llava_is_entered_too(llava, branch):
     batch, networks = llava_batch(), llava_ffns(llava, branch)
     assert shared(probe_of(llava, batch, networks)).place is not None
-    choices = {"kind": "igi", "top_k": 2, "completeness": False, "ffns": networks, "fingerprint": ""}
-    found = attribute(llava, batch, branch, search="greedy", **choices)
+    choices = {"kind": "igi", "rule": "right", "top_k": 2, "completeness": False}
+    found = attribute(llava, batch, branch, search="greedy", ffns=networks, fingerprint="", **choices)
     expected = plain_or_zero(llava, batch, networks)
     assert close(found.values, expected)
 

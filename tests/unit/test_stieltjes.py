@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import ACTIVATION, SUMS, WEIGHT, Chain, HandMade, chain_batch, hand_batch, square_head, toy_scores
 
-from mipnb.stieltjes import FIRST, _cut, _Point, _weights, part_size
+from mipnb.stieltjes import FIRST, SHARES, _cut, _Point, _weights, part_size
 
 SHARP = 12.0
 
@@ -110,6 +110,18 @@ def test_intervals_are_scaled_to_the_change_but_where_it_goes_against_the_slope(
     found = _weights(points, {0: torch.tensor([[1.0, 0.0]])})
     assert found[:, 0].tolist() == pytest.approx([0, 0.25, rising + 0.25])  # F falls over [0.5, 1]
     assert _weights(points, None)[:, 0].tolist() == pytest.approx([0, 0.25, 0.5 + 0.25])
+
+
+def test_shares_of_gradients_that_cancel_out_are_bounded():
+    gradients = torch.tensor([[50.0, -49.9]])  # F' = 0.1: shares of 500 and -499
+    ends = [
+        _Point(torch.zeros(1), torch.zeros(1), None),
+        _Point(torch.ones(1), torch.ones(1), {0: gradients}),
+    ]
+    weights = _weights(ends, {0: torch.ones(1, 2)})
+    assert (weights[1] * gradients.abs().sum()).item() == pytest.approx(SHARES)
+    few = _weights(ends, {0: torch.tensor([[1.0, 0.0]])})
+    assert (few[1] * gradients[0, 0]).item() == pytest.approx(1.0), "one neuron alone has all of the change"
 
 
 @pytest.mark.parametrize("search", ["greedy", "one_pass", "tangent", "shortlist"])
