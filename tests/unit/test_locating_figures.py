@@ -42,7 +42,7 @@ def test_ratios_stand_in_a_row_a_call(ax):
 
 
 def test_a_bar_stands_beside_the_call_that_is_to_keep_it(ax):
-    by_sample = COST[COST.call == "one_pass"].assign(call="one_pass, stieltjes", ratio=0.95)
+    by_sample = COST[COST.call == "one_pass"].assign(call="one_pass, stieltjes")
     cost_ratios(pd.concat([COST, by_sample]), ax)
     names = [label.get_text().split(" / ")[0] for label in ax.get_yticklabels()]
     for call, bar in COST_BARS.items():
