@@ -145,8 +145,9 @@ def test_a_neuron_of_the_path_matters_and_one_beyond_the_features_does_not(name,
 def test_scores_are_the_gradient_of_a_neurons_gate(name, model, processor, branch):
     """Against finite differences: each layer's largest score, and its output column scaled in place of its gate."""
     asked = of_modality(questions(), "image_text")[:1]
-    choices = {"kind": "igi", "n_steps": 1, "search": "one_pass", "target": "log_likelihood"}
-    scores = locate(model, processor, asked, branch, top_k=1, completeness=False, **choices)
+    choices = {"kind": "igi", "n_steps": 1, "rule": "right", "search": "one_pass"}
+    choices |= {"top_k": 1, "completeness": False, "target": "log_likelihood"}
+    scores = locate(model, processor, asked, branch, **choices)
     assert scores.values.shape == (
         1,
         N_LAYERS if branch == "text" else BLOCKS[name],
