@@ -31,7 +31,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from mipnb import models, stieltjes
+from mipnb import models
 from mipnb.answers import TARGETS
 from mipnb.batches import Batch
 from mipnb.budget import rows_within
@@ -106,8 +106,8 @@ def attribute(
             or an estimator without integral, "gradient" or "relevance".
         n_steps: grid points m; "gradient" and "relevance" have none.
         rule: "right", "midpoint" or "gauss", see `rules.quadrature`; or "stieltjes", points by sample, see `stieltjes`. By
-            default the last where a completeness gap is defined (complete igi by greedy or one_pass): there its gap is nearly
-            0, at as many gradients as "right" takes, the paper's, which is the default everywhere else.
+            default the last where a completeness gap is defined (complete igi by greedy or one_pass): its gap is nearly 0, at
+            as many gradients as "right" takes, in greedy all from the first layer on; else "right", the paper's.
         top_k: neurons that each layer adds to a sample's path.
         target: "probability" (F) or "log_likelihood" (G); by default F for igi, G for ifi.
         max_rows: the most samples x copies of one forward pass; memory grows with it, scores do not depend on
@@ -115,7 +115,7 @@ def attribute(
         memory_gb: memory that passes may take beside the model's weights, GB of 1e9 bytes; None: no limit but max_rows.
         completeness: compute the gap where it is defined (complete igi by greedy or one_pass), at the price
             of one more forward pass a set and, for greedy, of gradients in the path, so that every layer's passes begin at
-            the first one.
+            the first one; by "stieltjes" they do anyway, and it takes no more.
         names: an identifier a sample, unique or not; by default "0", "1", ...
         ffns: the networks, instead of the branch's own (`models.ffns`).
         fingerprint: of the model, if it is known already.
@@ -174,7 +174,7 @@ def _plan(
     if not (isinstance(n_steps, Integral) and n_steps >= 1):
         raise ValueError(f"n_steps is {n_steps!r}; expected a whole number of at least 1")
     gap = completeness and adds_up(kind, score, search)
-    check_search(search, rule)
+    check_search(search, rule, score)
     grid = quadrature(rule, n_steps) if rule in RULES else None
     if search in UNSCALED:
         grid = AT_ONE
@@ -231,9 +231,8 @@ def _in_parts(probe: Probe, plan: Plan, search) -> tuple[Tensor, Tensor, Tensor 
 
 
 def _samples_at_a_time(probe: Probe, plan: Plan) -> int:
-    if plan.grid is None:
-        return stieltjes.part_size(probe.max_rows, plan.n_steps, plan.joint)
-    return part_size(probe.max_rows, max(1, int((plan.grid[0] < 1).sum())))
+    points = 1 if plan.grid is None else int((plan.grid[0] < 1).sum())  # by sample: one after the other
+    return part_size(probe.max_rows, max(1, points))
 
 
 def _check_reached(probe: Probe, values: Tensor, branch: str, names: Sequence[str]) -> None:

@@ -114,7 +114,7 @@ def _check_choices(params: Params, taken: Collection[str]) -> None:
     if {"search", "rule"} <= set(taken):
         from mipnb.rules import check_search
 
-        check_search(params.search, params.rule)
+        check_search(params.search, params.rule, getattr(params, "score", "complete"))
 
 
 def _check_shots(params: Params) -> None:

@@ -101,8 +101,8 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Time of a call: on a processor what one thread gets (of more, their waiting for each other would count, too); on an
-    accelerator by the clock."""
+    """Time of a call: on CUDA by the clock, else the processor's, of one thread (of more, their waiting for each other would
+    count, too)."""
     with torch_threads(1):
         start = _now()
         call()
@@ -114,8 +114,9 @@ def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict
 
     Every call is made once before, uncounted.
     """
-    for call in calls.values():
-        call()
+    with torch_threads(1):
+        for call in calls.values():
+            call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():

@@ -40,12 +40,17 @@ def quadrature(rule: str, n_steps: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(alphas, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32)
 
 
-def check_search(search: str, rule: str) -> None:
-    """ValueError for a rule that a search cannot go by."""
+def check_search(search: str, rule: str, score: str = "complete") -> None:
+    """ValueError for a rule that a search, or its scores, cannot go by."""
     if rule in ADAPTIVE and search in ("exact", "tangent", "shortlist"):
         raise ValueError(
             f"rule {rule!r} takes its points from one set a layer that is scaled; `{search}` has many, or scales none: choose "
             f"one of {RULES}, or search greedy or one_pass"
+        )
+    if rule in ADAPTIVE and score == "joint" and search in ("greedy", "one_pass"):
+        raise ValueError(
+            f"rule {rule!r} shares out the change of the value, and joint scores add up to none: choose one of {RULES}, or "
+            f"score complete"
         )
 
 

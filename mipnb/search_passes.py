@@ -14,7 +14,6 @@ from mipnb.parts import part_size
 from mipnb.passes import Pass, Question, portions
 from mipnb.rules import ADAPTIVE, RULES, points_below_one
 from mipnb.searches import SHORTLIST
-from mipnb.stieltjes import part_size as adaptive_part_size
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,7 @@ class Search:
     @property
     def samples_at_a_time(self) -> int:
         """Samples that go through their passes together."""
-        if self.adaptive:
-            return adaptive_part_size(self.max_rows, self.n_steps, self.joint)
-        return part_size(self.max_rows, max(1, self.points))
+        return part_size(self.max_rows, 1 if self.adaptive else max(1, self.points))
 
     @property
     def sets(self) -> int:
@@ -114,7 +111,7 @@ def _scored(search: Search, question: Question, rows: int) -> Iterator[Pass]:
         yield from _layer_by_layer(search, plain, repeats)
     else:
         yield from _from_the_first_layer(search, plain, repeats)
-    if search.gap:
+    if search.gap and not search.adaptive:  # those have been at 0
         yield from (replace(plain, gated=search.gated(number)) for number in range(search.sets))
 
 
@@ -148,8 +145,7 @@ def _by_sample(search: Search, plain: Pass) -> Iterator[Pass]:
         here = replace(plain, gated=search.gated(number))
         yield here
         if search.points:
-            here = replace(here, count=search.points, by_position=here.gated if search.joint else 0)
-            yield _graph(search, here, 0)
+            yield _graph(search, replace(here, count=search.points), 0)
 
 
 def _graph(search: Search, one: Pass, layer: int) -> Pass:

@@ -82,9 +82,9 @@ def greedy(probe: Probe, plan: Plan) -> Found:
     for layer in range(len(probe.ffns)):
         masks = [*path, probe.ones(probe.samples, probe.n_neurons)]
         wanted = range(layer + 1) if plan.joint or plan.gap else [layer]
-        integrals = _one_set(probe, plan, masks, wanted, below)
+        integrals, zero = _one_set(probe, plan, masks, wanted, below)
         values = _joint(probe, path, integrals) if plan.joint else integrals[-1]
-        parts.append(Found(values, *_completeness(probe, plan, masks, integrals)))
+        parts.append(Found(values, *_completeness(probe, plan, masks, integrals, zero)))
         path.append(_mask(values, plan.top_k))
         below = _advance(below, path)
     values = torch.stack([part.values for part in parts], dim=1)
@@ -101,9 +101,9 @@ def one_pass(probe: Probe, plan: Plan) -> Found:
     The joint score reads its path, layer after layer, off the same gradients.
     """
     masks = [probe.ones(probe.samples, probe.n_neurons) for _ in probe.ffns]
-    integrals = _one_set(probe, plan, masks, range(len(masks)))
+    integrals, zero = _one_set(probe, plan, masks, range(len(masks)))
     if not plan.joint:
-        return Found(torch.stack(integrals, dim=1), *_completeness(probe, plan, masks, integrals))
+        return Found(torch.stack(integrals, dim=1), *_completeness(probe, plan, masks, integrals, zero))
     path: list[Tensor] = []
     values: list[Tensor] = []
     for layer in range(len(masks)):
@@ -171,7 +171,7 @@ def _of_set(
 ) -> Tensor:
     """Scores of the layer after the path, the path and the neurons of a mask scaled together."""
     masks = [*path, mask]
-    integrals = _one_set(probe, plan, masks, range(len(masks)) if plan.joint else [len(path)], below)
+    integrals, _ = _one_set(probe, plan, masks, range(len(masks)) if plan.joint else [len(path)], below)
     return _joint(probe, path, integrals) if plan.joint else integrals[-1]
 
 
@@ -235,12 +235,13 @@ def _candidates(
 
 def _one_set(
     probe: Probe, plan: Plan, masks: Sequence[Tensor], wanted: Sequence[int], below: ScaledPath | None = None
-) -> list[Tensor]:
-    """Integrals of a single set, per wanted layer (positions or samples, n_neurons)."""
+) -> tuple[list[Tensor], Tensor | None]:
+    """Integrals of a single set, per wanted layer (positions or samples, n_neurons), and its value at zero, if known."""
     if plan.grid is None:
         return integrate_changes(probe, dict(enumerate(masks)), plan.n_steps, plan.power, wanted)
     scaled = _scaled([mask[None] for mask in masks], below)
-    return [integral[0] for integral in integrate(probe, scaled, plan.grid, plan.power, wanted, below)]
+    found = integrate(probe, scaled, plan.grid, plan.power, wanted, below)
+    return [integral[0] for integral in found], None
 
 
 def _scaled(masks: Sequence[Tensor], below: ScaledPath | None) -> dict[int, Tensor]:
@@ -273,12 +274,14 @@ def _path_sum(probe: Probe, path: Sequence[Tensor], tensors: Sequence[Tensor]) -
     return sum(parts, torch.zeros_like(tensors[0][..., 0]))
 
 
-def _completeness(probe: Probe, plan: Plan, masks: Sequence[Tensor], integrals: Sequence[Tensor]) -> tuple:
+def _completeness(
+    probe: Probe, plan: Plan, masks: Sequence[Tensor], integrals: Sequence[Tensor], zero: Tensor | None
+) -> tuple:
     """Sum of the set's integrals, value with the set at zero: (samples,) each; () if not asked for."""
     if not plan.gap:
         return ()
     total = sum((integral * mask).sum(-1) for integral, mask in zip(integrals, masks, strict=True))
-    return total, probe.value([1 - mask for mask in masks])
+    return total, probe.value([1 - mask for mask in masks]) if zero is None else zero
 
 
 def _mask(values: Tensor, top_k: int) -> Tensor:

@@ -31,6 +31,7 @@ from mipnb.probe import Probe
 
 FIRST = 0.3  # where the interval at 0 is cut: most jumps are near 0; others are cut in the middle
 UNIFORM = 0.2  # of all changes count as spread over [0, 1], so that wide intervals are cut, too: F may rise and fall in them
+_LEAST = 1e-30  # of changes: where there is none, the widest interval is cut
 BOUND = 10.0  # an interval weighs at most this many times its width
 SHARES = 20.0  # and no more than lets the magnitudes of its shares of the change add up to this
 
@@ -46,30 +47,24 @@ class _Point:
 
 def integrate_changes(
     probe: Probe, masks: Mapping[int, Tensor], n_steps: int, power: int, wanted: Sequence[int]
-) -> list[Tensor]:
-    """Integrals of one set of neurons, scaled together.
+) -> tuple[list[Tensor], Tensor]:
+    """Integrals of one set of neurons, scaled together, and the value with the set at zero.
 
     Args:
-        probe: the model and its questions; `Probe.at_one` is set.
+        probe: the model and its questions, not by position; `Probe.at_one` is set.
         masks: per layer, all that is scaled, which neurons are in the set: 0 or 1, float32 (samples, n_neurons).
         n_steps: intervals m, and points with gradients: 1, which all sets share, and m - 1 others.
-        power: 1, or 2 for squared gradients. These, and gradients by position (joint scores), add up to nothing known: an
-            interval then weighs its width.
+        power: 1, or 2 for squared gradients. These add up to nothing known: an interval then weighs its width.
         wanted: layers whose integrals are returned.
 
     Returns:
-        Per wanted layer float32 (positions or samples, n_neurons).
+        Per wanted layer float32 (samples, n_neurons); the value, float32 (samples,).
     """
     points = _ends(probe, masks)
     for _ in range(n_steps - 1):
         points.append(_at(probe, masks, _cut(points)))
-    weights = _weights(points, masks if power == 1 and not probe.by_position else None)
-    return [_total(probe, points, weights, layer, power) for layer in wanted]
-
-
-def part_size(max_rows: int, n_steps: int, joint: bool) -> int:
-    """Samples at a time: as many as a pass has rows; for joint scores fewer, whose points are all kept by position."""
-    return max(1, max_rows // n_steps) if joint else max_rows
+    weights = _weights(points, masks if power == 1 else None)
+    return [_total(points, weights, layer, power) for layer in wanted], points[0].value
 
 
 def _ends(probe: Probe, masks: Mapping[int, Tensor]) -> list[_Point]:
@@ -90,7 +85,8 @@ def _cut(points: Sequence[_Point]) -> Tensor:
     """Where each sample's interval of the largest change is cut: (samples,)."""
     alphas, order = torch.stack([point.alpha for point in points]).sort(dim=0)
     changes = torch.stack([point.value for point in points]).gather(0, order).diff(dim=0)
-    changes = changes.abs() + UNIFORM * alphas.diff(dim=0) * changes.abs().sum(0)
+    seen = changes.abs().sum(0).clamp(min=_LEAST)
+    changes = changes.abs() + UNIFORM * alphas.diff(dim=0) * seen
     largest = changes.argmax(0, keepdim=True)
     low, high = (alphas.gather(0, largest + end)[0] for end in (0, 1))
     return torch.lerp(low, high, torch.where(low == 0, FIRST, 0.5))
@@ -110,7 +106,7 @@ def _weights(points: Sequence[_Point], masks: Mapping[int, Tensor] | None) -> Te
         expected, magnitude = (lower * of[:-1] + upper * of[1:] for of in (slopes, sizes))
         scale = changes / expected
         most = (SHARES * changes.abs() / magnitude).clamp(max=BOUND)
-        scale = torch.where(scale > 0, scale.minimum(most), 1)  # against the slope, or no slope: by width
+        scale = torch.where(scale >= 0, scale.minimum(most), 1)  # against the slope, or no slope: by width
         lower, upper = scale * lower, scale * upper
     none = torch.zeros_like(widths[:1])
     weights = torch.cat([lower, none]) + torch.cat([none, upper])
@@ -125,11 +121,10 @@ def _slopes(point: _Point, masks: Mapping[int, Tensor]) -> Tensor:
     return sum(torch.stack([part.sum(-1), part.abs().sum(-1)]) for part in parts)
 
 
-def _total(probe: Probe, points: Sequence[_Point], weights: Tensor, layer: int, power: int) -> Tensor:
-    """One layer's integrals: (positions or samples, n_neurons)."""
-    rows = weights[:, probe.owner] if probe.by_position else weights
+def _total(points: Sequence[_Point], weights: Tensor, layer: int, power: int) -> Tensor:
+    """One layer's integrals: (samples, n_neurons)."""
     return sum(
-        row[:, None] * point.gradients[layer] ** power
-        for row, point in zip(rows, points, strict=True)
+        weight[:, None] * point.gradients[layer] ** power
+        for weight, point in zip(weights, points, strict=True)
         if point.gradients is not None
     )

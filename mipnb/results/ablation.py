@@ -18,7 +18,7 @@ from mipnb.evidence.controls import largest_activation
 from mipnb.evidence.recipes import fixed_rule
 from mipnb.models import BRANCHES, ffns
 from mipnb.params import subset
-from mipnb.partial import batches_digest
+from mipnb.partial import batches_digest, questions_digest
 from mipnb.paths import NeuronPath
 from mipnb.plotting import MAIN_METRIC
 from mipnb.results.full_model import edit_full_model
@@ -81,14 +81,19 @@ def point_wise_paths(setting: Setting, located: Sequence[NeuronPath]) -> list[Ne
     return found
 
 
+def relocates(params: BaseModel) -> bool:
+    """Whether the path by NEAREST is another than the run's, which was given, or located by another search."""
+    return params.search != NEAREST or bool(params.reuse_paths or params.use_released_paths)
+
+
 def units(params: BaseModel) -> list[tuple[str, int]]:
     """(method, seed) of all that is trained: rows in order, each with the run's seed and as many more as are asked for.
 
-    Where the run's own search is NEAREST, rows by it would be those of the run, and are left out.
+    Where the run's own path was located by NEAREST, rows by it would be those of the run, and are left out.
     """
     seeds = [params.seed + index for index in range(params.n_ablation_seeds)]
     rows = [row for row in ROWS if row.method in TRAINED]
-    if params.search == NEAREST:
+    if not relocates(params):
         rows = [row for row in rows if row.method not in RELOCATED]
     return [(row.method, seed) for row in rows for seed in (seeds[:1] if row.once else seeds)]
 
@@ -110,6 +115,7 @@ def nearest_paths(setting: Setting) -> list[NeuronPath]:
         return {"neurons": pd.DataFrame(rows, columns=["branch", "layer", "neuron"])}
 
     key = {"located": {name: getattr(params, name) for name in _LOCATED}, "candidates": SHORTLIST}
+    key |= {"training": [questions_digest(part) for part in setting.training[:2]]}
     neurons = setting.kept(key, make)["neurons"]
     return [_read(setting, branch, neurons[neurons.branch == branch]) for branch in BRANCHES]
 

@@ -211,9 +211,10 @@ def test_no_gap_where_completeness_is_not_defined_or_not_wanted(choices):
     assert scores.f_full.shape == (3,)
 
 
-def test_leaving_completeness_out_leaves_the_scores_alone():
+@pytest.mark.parametrize("rule", ["right", "stieltjes"])
+def test_leaving_completeness_out_leaves_the_scores_alone(rule):
     model, batch = Chain(), chain_batch()
-    found = [toy_scores(model, batch, completeness=wanted).values for wanted in (True, False)]
+    found = [toy_scores(model, batch, rule=rule, completeness=wanted).values for wanted in (True, False)]
     assert torch.allclose(*found, atol=1e-7)
 
 

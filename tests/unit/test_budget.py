@@ -8,7 +8,7 @@ from toys import Chain, chain_batch, questions, tiny_vl, toy_scores
 
 from mipnb import budget
 from mipnb.attribution import attribute
-from mipnb.measuring import interleaved, peak_bytes
+from mipnb.measuring import interleaved, peak_bytes, seconds_of
 from mipnb.models import ffns
 from mipnb.parts import lengths, longest, parts_by_length, pick, trimmed
 
@@ -18,13 +18,21 @@ LENGTHS = [7, 9, 5]
 
 @pytest.mark.parametrize(("branch", "grids"), CASES)
 @pytest.mark.parametrize(
-    ("search", "score"), [("greedy", "joint"), ("greedy", "complete"), ("one_pass", "complete")]
+    ("search", "score", "rule"),
+    [
+        ("greedy", "joint", "right"),
+        ("greedy", "complete", "right"),
+        ("one_pass", "complete", "right"),
+        ("greedy", "complete", "stieltjes"),
+        ("one_pass", "complete", "stieltjes"),
+    ],
 )
-def test_passes_stay_within_the_budget_and_scores_stay_the_same(branch, grids, search, score):
+def test_passes_stay_within_the_budget_and_scores_stay_the_same(branch, grids, search, score, rule):
     model, batch = tiny_vl(), questions(grids * 2, LENGTHS * 2)
     choices = {
         "search": search,
         "score": score,
+        "rule": rule,
         "top_k": 2,
         "fingerprint": "",
         "completeness": False,
@@ -138,6 +146,18 @@ def test_the_peak_is_what_lives_at_one_time():
         return b + 1
 
     assert peak_bytes(call, torch.nn.Module()) == pytest.approx(8e6, rel=0.01)
+
+
+def test_time_is_that_of_one_thread_and_all_are_there_again():
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        seconds_of(lambda: seen.append(torch.get_num_threads()))
+        interleaved({"": lambda: seen.append(torch.get_num_threads())}, 1)
+        assert seen == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_calls_take_turns_after_one_uncounted_round():

@@ -95,7 +95,7 @@ SEARCHED = [
         ("relevance", "complete"),
     ]
     for rule in ("right", "gauss", "stieltjes")
-    if not (search in MANY_SETS and rule == "stieltjes")  # refused
+    if not ((search in MANY_SETS or score == "joint") and rule == "stieltjes")  # refused
 ]
 
 
@@ -106,6 +106,7 @@ LOADS = [
     for load in [
         ("text", 3, 4),
         ("text", 67, 2),
+        ("text", 3, 1),
         ("vision", 2, 3) if searched[0] in MANY_SETS else ("vision", 5, 13),
     ]
 ]

@@ -71,7 +71,9 @@ def test_fine_tuning_has_the_path_and_only_the_answers_loss(paths):
 def test_what_is_pruned_alone_takes_no_step_and_one_seed():
     assert ablation.row_config("nearest_prune", CONFIG) == replace(CONFIG, n_steps=0)
     assert ablation.row_config("nearest", CONFIG) == CONFIG
-    params = SimpleNamespace(seed=7, n_ablation_seeds=2, search="greedy")
+    params = SimpleNamespace(
+        seed=7, n_ablation_seeds=2, search="greedy", reuse_paths="", use_released_paths=""
+    )
     units = ablation.units(params)
     assert [seed for method, seed in units if method == "nearest_prune"] == [7]
     assert [seed for method, seed in units if method == "nearest"] == [7, 8]
@@ -79,8 +81,11 @@ def test_what_is_pruned_alone_takes_no_step_and_one_seed():
 
 
 def test_the_nearest_search_has_no_rows_where_it_is_the_runs_own():
-    params = SimpleNamespace(seed=7, n_ablation_seeds=1, search=ablation.NEAREST)
+    given = {"search": ablation.NEAREST, "reuse_paths": "", "use_released_paths": ""}
+    params = SimpleNamespace(seed=7, n_ablation_seeds=1, **given)
     assert {method for method, _ in ablation.units(params)} == set(ablation.TRAINED) - set(ablation.RELOCATED)
+    params.reuse_paths = "runs/other"  # found by who knows which search
+    assert {method for method, _ in ablation.units(params)} == set(ablation.TRAINED)
 
 
 def test_how_much_of_a_path_another_has_is_a_share_of_the_former(paths):

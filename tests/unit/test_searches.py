@@ -203,9 +203,10 @@ def test_one_pass_needs_no_path_for_complete_scores():
 @pytest.mark.parametrize("score", ["joint", "complete"])
 def test_scores_do_not_depend_on_batch_or_chunks(search, score):
     model, batch = Chain(), chain_batch(samples=5)
-    whole = toy_scores(model, batch, search=search, score=score, top_k=2, max_rows=1000)
+    choices = {"search": search, "score": score, "rule": "right", "top_k": 2}
+    whole = toy_scores(model, batch, max_rows=1000, **choices)
     for max_rows in (1, 2, 3, 7, 20):
-        part = toy_scores(model, batch, search=search, score=score, top_k=2, max_rows=max_rows)
+        part = toy_scores(model, batch, max_rows=max_rows, **choices)
         assert torch.allclose(part.values, whole.values, atol=1e-5)
         assert part.gap is None or torch.allclose(part.gap, whole.gap, atol=1e-4)
         assert torch.allclose(part.f_full, whole.f_full)
@@ -216,7 +217,7 @@ def test_scores_do_not_depend_on_batch_or_chunks(search, score):
 def test_no_pass_holds_more_than_max_rows(search, max_rows):
     model, batch, rows = Chain(), chain_batch(samples=5), []
     hook = model.outs[0].register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
-    toy_scores(model, batch, search=search, max_rows=max_rows)
+    toy_scores(model, batch, search=search, rule="right", max_rows=max_rows)
     hook.remove()
     assert max(rows) <= max_rows
     assert max(rows) >= min(max_rows, 5)

@@ -65,10 +65,11 @@ def test_these_models_are_entered_in_the_middle(model, branch, grids):
 def test_lower_layers_run_once_and_not_once_a_pass(model, branch, grids):
     networks, ran = ffns(model, branch), []
     batch = questions(grids, LENGTHS)
-    attribute(model, batch, branch, search="greedy", kind="igi", top_k=2, completeness=False)
+    choices = {"search": "greedy", "kind": "igi", "rule": "right", "top_k": 2, "completeness": False}
+    attribute(model, batch, branch, **choices)
     hook = networks[0].inputs[0].register_forward_pre_hook(lambda module, args: ran.append(1))
     tower = model.model.visual.register_forward_pre_hook(lambda module, args: ran.append("tower"))
-    attribute(model, batch, branch, search="greedy", kind="igi", top_k=2, completeness=False)
+    attribute(model, batch, branch, **choices)
     hook.remove()
     tower.remove()
     assert n_hooks(model) == 0
@@ -87,7 +88,7 @@ def test_the_first_layers_attention_runs_for_the_unscaled_model_only():
             return forward(self, *args, **kwargs)
 
     attention.__class__ = Counting
-    choices = {"search": "greedy", "top_k": 2, "completeness": False}
+    choices = {"search": "greedy", "rule": "right", "top_k": 2, "completeness": False}
     attribute(model, batch, "text", **choices)  # tries whether the model can be entered
     calls.clear()
     attribute(model, batch, "text", **choices)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import ACTIVATION, SUMS, WEIGHT, Chain, HandMade, chain_batch, hand_batch, square_head, toy_scores
 
-from mipnb.stieltjes import FIRST, SHARES, _cut, _Point, _weights, part_size
+from mipnb.stieltjes import BOUND, FIRST, SHARES, _cut, _Point, _weights
 
 SHARP = 12.0
 
@@ -38,16 +38,11 @@ def test_it_agrees_with_gauss_on_the_quadratic_net():
 
 
 @pytest.mark.parametrize("search", ["greedy", "one_pass"])
-@pytest.mark.parametrize("score", ["complete", "joint"])
-def test_it_converges_to_the_same_integrals(search, score):
+def test_it_converges_to_the_same_integrals(search):
     model, batch = Chain(), chain_batch()
-    fine = toy_scores(model, batch, rule="gauss", n_steps=32, search=search, score=score).values
+    fine = toy_scores(model, batch, rule="gauss", n_steps=32, search=search).values
     errors = [
-        (
-            (toy_scores(model, batch, rule="stieltjes", n_steps=m, search=search, score=score).values - fine)
-            .abs()
-            .sum()
-        )
+        ((toy_scores(model, batch, rule="stieltjes", n_steps=m, search=search).values - fine).abs().sum())
         for m in (4, 32)
     ]
     assert errors[1] < 0.3 * errors[0] + 1e-4
@@ -109,7 +104,33 @@ def test_intervals_are_scaled_to_the_change_but_where_it_goes_against_the_slope(
     rising = 0.4 / 4.0  # the change over [0, 0.5] by its upper end's slope alone
     found = _weights(points, {0: torch.tensor([[1.0, 0.0]])})
     assert found[:, 0].tolist() == pytest.approx([0, 0.25, rising + 0.25])  # F falls over [0.5, 1]
+    level = _Point(
+        torch.tensor([0.75]), torch.tensor([0.6]), {0: torch.tensor([[3.0, 7.0]])}
+    )  # no change below
+    assert _weights([*points[:1], points[2], level], {0: torch.tensor([[1.0, 0.0]])})[1:, 0].tolist() == (
+        pytest.approx([rising, 0])
+    )
     assert _weights(points, None)[:, 0].tolist() == pytest.approx([0, 0.25, 0.5 + 0.25])
+
+
+def test_where_nothing_has_changed_yet_the_widest_interval_is_cut():
+    ends = [_Point(torch.full((1,), alpha), torch.full((1,), 0.5), None) for alpha in (0.0, 1.0, 0.3)]
+    assert _cut(ends).tolist() == pytest.approx([0.65])
+
+
+def test_with_one_step_the_gradient_at_1_stands_for_all_up_to_the_bound():
+    model, batch = HandMade(2, 1, sharp_head), hand_batch(ACTIVATION)
+    found = toy_scores(model, batch, rule="stieltjes", n_steps=1)
+    at_one = toy_scores(model, batch, rule="right", n_steps=1).values
+    change = found.f_full - found.f_zero[:, 0]
+    scale = torch.minimum(change / at_one[:, 0].sum(-1), torch.tensor(BOUND))
+    assert torch.allclose(found.values[:, 0], scale[:, None] * at_one[:, 0], rtol=1e-4)
+
+
+def test_joint_scores_are_refused():
+    for search in ("greedy", "one_pass"):
+        with pytest.raises(ValueError, match="joint scores add up to none"):
+            toy_scores(Chain(), chain_batch(), search=search, score="joint", rule="stieltjes")
 
 
 def test_shares_of_gradients_that_cancel_out_are_bounded():
@@ -132,9 +153,3 @@ def test_it_is_the_default_where_a_gap_is_defined(search, kind, score):
     assert scores.parameters["rule"] in ("right", "stieltjes")
     if scores.gap is not None:
         assert scores.gap.median() < 0.01
-
-
-def test_points_kept_by_position_are_of_fewer_samples():
-    assert part_size(64, 20, joint=False) == 64
-    assert part_size(64, 20, joint=True) == 3
-    assert part_size(2, 4, joint=True) == 1
