@@ -75,8 +75,7 @@ def locate(
             score: "complete" (each neuron's own integral, the default) or "joint" (as printed).
             search: "shortlist" (the default), "exact", "greedy", "one_pass", "tangent", "gradient" or "relevance".
             n_steps: grid points m, 4 by default.
-            rule: of the grid: "right", "midpoint", "gauss" or "stieltjes"; the last by default where a completeness gap is
-                defined (complete igi by greedy or one_pass), else "right".
+            rule: of the grid: "right" (the default, but where a gap is defined), "midpoint", "gauss" or "stieltjes".
             top_k: neurons that each layer adds to a question's own path while it is searched, 5 by default.
             target: "probability" or "log_likelihood" of the answer; by default the former for igi, the latter for ifi.
             completeness: whether the completeness gap is computed, too (True).
