@@ -127,6 +127,17 @@ def test_with_one_step_the_gradient_at_1_stands_for_all_up_to_the_bound():
     assert torch.allclose(found.values[:, 0], scale[:, None] * at_one[:, 0], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("search", "sets"), [("greedy", 3), ("one_pass", 1)])
+def test_the_gap_takes_no_pass(search, sets):
+    model, passes = Chain(), []
+    model.outs[0].register_forward_pre_hook(lambda *given: passes.append(1))
+    for completeness in (False, True):
+        passes.clear()
+        choices = {"rule": "stieltjes", "n_steps": 4, "completeness": completeness}
+        toy_scores(model, chain_batch(), search=search, **choices)
+        assert len(passes) == 1 + sets * (1 + 3)
+
+
 def test_joint_scores_are_refused():
     for search in ("greedy", "one_pass"):
         with pytest.raises(ValueError, match="joint scores add up to none"):
