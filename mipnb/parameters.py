@@ -200,7 +200,7 @@ class Params(BaseModel):
         150, ge=1, description="steps in which the trial learns gates, a forget set and branch"
     )
     trial_edit_sets: int = Field(
-        2,
+        5,
         ge=1,
         description="forget sets of each vanilla model whose people the trial's edits forget, at most",
     )

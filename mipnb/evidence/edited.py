@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from random import Random
 
 import pandas as pd
 from pydantic import BaseModel
@@ -53,12 +54,12 @@ def edit_rankings(
         case: model and questions.
         recipes: branch -> recipe.
         k: the most neurons per layer that are cut, which rounds choose together.
-        n_draws: random draws.
+        n_draws: random draws, other ones for every case.
     """
-    found = {}
+    found, seed = {}, Random(f"{case.unit} {case.params.seed}").getrandbits(32)
     for branch, recipe in recipes.items():
         path = ranking_of(case, branch, recipe, k=k)
-        found[branch] = [path, *random_rankings(path.values, n_draws, case.params.seed)]
+        found[branch] = [path, *random_rankings(path.values, n_draws, seed)]
     return found
 
 

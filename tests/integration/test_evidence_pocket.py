@@ -60,8 +60,9 @@ IN_ROUNDS = Recipe("difference", positions=PATCHED, rounds=2, retain_weight=3)
 
 
 @pytest.fixture(scope="module")
-def params():
-    few = {"trial_locate_forget": 6, "trial_locate_retain": 6, "trial_questions": 1, "trial_draws": 3, "trial_kept": 2,
+def params(tmp_path_factory):
+    few = {"run_dir": str(tmp_path_factory.mktemp("run")),
+           "trial_locate_forget": 6, "trial_locate_retain": 6, "trial_questions": 1, "trial_draws": 3, "trial_kept": 2,
            "edit_steps": 2, "neighbour_batch": 0}  # fmt: skip
     return read_parameters([project_root() / "params" / "quick.yaml"], few)
 
@@ -542,6 +543,54 @@ def test_each_vanilla_model_is_a_share(loaded, roles, params, monkeypatch):
     assert {unit for table in marks.values() for unit in table.unit} == {"vanilla/0"}
     assert {"path", "random", "learned", *CONTROLS} <= set(marks["vision"].choice)
     assert set(marks["edits"].choice) == {"nothing", "path", "random"}
+
+
+def test_a_share_that_was_stopped_goes_on_where_it_was(loaded, params, tmp_path, monkeypatch):
+    made, recipes = [], {"text": Recipe(), "vision": Recipe("ratio")}
+
+    def marks(case, *rest):
+        made.append(case.unit)
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return pd.DataFrame({"unit": [case.unit], "made": len(made)})
+
+    for name in ("case_marks", "edits_of"):
+        monkeypatch.setattr(shares, name, marks)
+    monkeypatch.setattr(shares, "cuts", lambda *rest: {})
+    monkeypatch.setattr(shares, "edit_rankings", lambda *rest: {})
+
+    def shared(**changed):
+        own = params.model_copy(update={"run_dir": str(tmp_path), "trial_edit_sets": 1} | changed)
+        roles = draw_roles(IDS, 42, 2, 2, own.trial_kept, 1)
+        share = shares.Shares(own, roles, loaded, *trial_cases(loaded, ROOT, roles, own))
+        before = len(made)
+        return share(("vanilla", recipes)), len(made) - before
+
+    with pytest.raises(KeyboardInterrupt):
+        shared()
+    whole, n_made = shared()
+    assert n_made == 2, "the unit that was interrupted, and the edit"
+    assert [table.made.tolist() for table in whole.values()] == [[1, 2], [3, 5], [6]]
+    same = {"processes": 7, "batch_size": 3, "forget_ratio": 15, "device": "cuda"}
+    again, n_made = shared(**same)
+    assert n_made == 0
+    pd.testing.assert_frame_equal(again["edits"], whole["edits"])
+    assert shared(trial_edit_sets=2)[1] == 1, "one more edit"
+    assert shared(learning_rate=0.5)[1] == 1, "edits alone depend on it"
+    for changed in ({"trial_draws": 2}, {"trial_search": "greedy"}, {"trial_kept": 3}):
+        assert shared(**changed)[1] == 5
+    recipes["text"] = Recipe("difference")
+    assert shared()[1] == 3, "the text branch of both cases, and the edit"
+
+
+def test_every_case_edits_random_neurons_of_its_own(case):
+    recipes = {"text": Recipe(), "vision": Recipe("ratio")}
+    one, same, other = (
+        edit_rankings(replace(case, unit=unit), recipes, 1)["text"][1].values
+        for unit in ("vanilla/0", "vanilla/0", "second/0")
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
 
 
 def test_as_many_forget_sets_are_edited_as_asked_for(loaded, params, monkeypatch):
