@@ -86,7 +86,7 @@ def greedy(probe: Probe, plan: Plan) -> Found:
         values = _joint(probe, path, integrals) if plan.joint else integrals[-1]
         parts.append(Found(values, *_completeness(probe, plan, masks, integrals, zero)))
         path.append(_mask(values, plan.top_k))
-        below = _advance(below, path)
+        below = _advance(below, path[-1])
     values = torch.stack([part.values for part in parts], dim=1)
     if not plan.gap:
         return Found(values)
@@ -147,7 +147,7 @@ def _upwards(probe: Probe, plan: Plan, scored: Callable[..., Tensor]) -> Found:
     for _ in probe.ffns:
         found.append(scored(probe, plan, path, below))
         path.append(_mask(found[-1], plan.top_k))
-        below = _advance(below, path)
+        below = _advance(below, path[-1])
     return Found(torch.stack(found, dim=1))
 
 
@@ -160,9 +160,7 @@ def _tangents(probe: Probe, plan: Plan, path: Sequence[Tensor], below: ScaledPat
     nobody = 0 * probe.ones(probe.samples, probe.n_neurons)
     if path:
         return _of_set(probe, plan, path, nobody, below)
-    integral = integrate(probe, {0: nobody[None]}, AT_ONE, plan.power, [0])[0][
-        0
-    ]  # nothing is scaled at any point
+    ((integral,),) = integrate(probe, {0: nobody[None]}, AT_ONE, plan.power, [0])  # nothing is scaled
     return _joint(probe, path, [integral]) if plan.joint else integral
 
 
@@ -196,9 +194,11 @@ def _path_below(probe: Probe, plan: Plan) -> ScaledPath | None:
     return ScaledPath.begin(probe, alphas) if len(alphas) else None
 
 
-def _advance(below: ScaledPath | None, path: Sequence[Tensor]) -> ScaledPath | None:
-    """The same with the path's last layer scaled; None after the last layer."""
-    return below and below.advance(path[-1]) if len(path) < len(below.probe.ffns if below else path) else None
+def _advance(below: ScaledPath | None, mask: Tensor) -> ScaledPath | None:
+    """The same with a mask's neurons of its layer scaled; None after the last layer."""
+    if below is None or below.layer + 1 == len(below.probe.ffns):
+        return None
+    return below.advance(mask)
 
 
 def _alone(

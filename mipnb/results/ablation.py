@@ -12,22 +12,18 @@ from pydantic import BaseModel
 
 from mipnb import trials
 from mipnb.artefacts import project_root
-from mipnb.attribution import SEARCH
 from mipnb.evaluation import aggregate
 from mipnb.evidence.controls import largest_activation
-from mipnb.evidence.recipes import fixed_rule
-from mipnb.models import BRANCHES, ffns
 from mipnb.params import subset
-from mipnb.partial import batches_digest, questions_digest
+from mipnb.partial import batches_digest
 from mipnb.paths import NeuronPath
 from mipnb.plotting import MAIN_METRIC
 from mipnb.results.full_model import edit_full_model
 from mipnb.results.rankings import branch_sums, located_questions
-from mipnb.results.relocated import relocated_path
+from mipnb.results.relocated import NEAREST, nearest_paths
 from mipnb.results.setting import MAIN_TASKS, Batches, Setting, load_setting
 from mipnb.reuse import edited_paths
 from mipnb.rmisu import EditConfig
-from mipnb.searches import SHORTLIST
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,6 @@ class Row:
     once: bool = False
 
 
-NEAREST = SEARCH  # the search nearest to `exact`, whatever the run's is
 ROWS = (
     Row("text_only", "text path only", "Ours (IGI)"),
     Row("vision_only", "vision path only", "Ours (IFI)"),
@@ -65,11 +60,6 @@ ROWS = (
 TITLES = {row.method: row.title for row in ROWS}
 TRAINED = tuple(row.method for row in ROWS if not row.taken)
 RELOCATED = ("nearest", "nearest_prune")
-#: parameters that a path depends on
-_LOCATED = (
-    "search", "score", "rule", "n_steps", "vision_kind", "ranking", "aggregate", "text_top_k", "vision_top_k",
-    "n_locate_forget", "n_locate_retain", "seed", "forget_ratio", "training_dir",
-)  # fmt: skip
 
 
 def point_wise_paths(setting: Setting, located: Sequence[NeuronPath]) -> list[NeuronPath]:
@@ -96,36 +86,6 @@ def units(params: BaseModel) -> list[tuple[str, int]]:
     if not relocates(params):
         rows = [row for row in rows if row.method not in RELOCATED]
     return [(row.method, seed) for row in rows for seed in (seeds[:1] if row.once else seeds)]
-
-
-def nearest_paths(setting: Setting) -> list[NeuronPath]:
-    """The paths of both branches, located by NEAREST and else as the run's (by the paper's rule, if that one has points by
-    sample, which NEAREST cannot go by); a unit of work."""
-    moved = {"search": NEAREST, "rule": fixed_rule(setting.params)}
-    params = setting.params.model_copy(update=moved)
-
-    def make() -> dict[str, pd.DataFrame]:
-        paths = [relocated_path(setting, params, branch) for branch in BRANCHES]
-        rows = [
-            (path.branch, layer, neuron)
-            for path in paths
-            for layer, neurons in enumerate(path.layers)
-            for neuron in neurons
-        ]
-        return {"neurons": pd.DataFrame(rows, columns=["branch", "layer", "neuron"])}
-
-    key = {"located": {name: getattr(params, name) for name in _LOCATED}, "candidates": SHORTLIST}
-    key |= {"training": [questions_digest(part) for part in setting.training[:2]]}
-    neurons = setting.kept(key, make)["neurons"]
-    return [_read(setting, branch, neurons[neurons.branch == branch]) for branch in BRANCHES]
-
-
-def _read(setting: Setting, branch: str, neurons: pd.DataFrame) -> NeuronPath:
-    networks = ffns(setting.model, branch)
-    layers = tuple(
-        tuple(neurons.neuron[neurons.layer == layer].sort_values().tolist()) for layer in range(len(networks))
-    )
-    return NeuronPath(branch, layers, networks[0].n_neurons, setting.mark, setting.labels["benchmark"])
 
 
 def row_paths(setting: Setting, method: str, located: Sequence[NeuronPath]) -> list[NeuronPath]:

@@ -140,15 +140,15 @@ def test_the_path_of_the_nearest_search_is_located_once_and_is_the_one_that_loca
 ):
     sizes = {"text_top_k": 5, "vision_top_k": 3, "rule": "stieltjes"}
     here = replace(setting, folder=tmp_path, params=setting.params.model_copy(update=sizes))
-    found = ablation.nearest_paths(here)
+    found = relocated.nearest_paths(here)
     by_hand = here.params.model_copy(update={"search": "shortlist", "rule": "right"})
     assert [path.layers for path in found] == [
         relocated.relocated_path(here, by_hand, branch).layers for branch in BRANCHES
     ]
     greedy = [relocated.relocated_path(here, here.params, branch).layers for branch in BRANCHES]
     assert [path.layers for path in found] != greedy
-    monkeypatch.setattr(ablation, "relocated_path", None)
-    again = ablation.nearest_paths(here)
+    monkeypatch.setattr(relocated, "relocated_path", None)
+    again = relocated.nearest_paths(here)
     assert again == found
     for path in again:
         path.check(here.model)
