@@ -10,7 +10,6 @@ import pandas as pd
 
 from mipnb.artefacts import read_json
 from mipnb.kept_run import latest
-from mipnb.paths import NeuronPath
 from mipnb.report import USAGE
 from mipnb.stages import Stage, load_stages, read_notebook
 from mipnb.state import RECORD
@@ -32,7 +31,9 @@ def readme_blocks(run: Path, root: Path, taken: Container[str]) -> dict[str, str
     start = root / "notebooks" / f"{START}.ipynb"
     blocks = _result_blocks(run / RESULTS) if RESULTS in taken else {}
     if TRIAL in taken:
-        blocks["trial"] = trial_goals(run / TRIAL)
+        from mipnb.evidence.goals import trial_summary
+
+        blocks["trial"] = trial_summary(run / TRIAL)
     return blocks | {
         "notebooks": notebook_table(load_stages(root / "notebooks"), run, start, taken),
         "gpu": gpu_table(pd.read_csv(root / GPU_TABLE)) if (root / GPU_TABLE).exists() else "",
@@ -111,26 +112,3 @@ def numbers(results: pd.DataFrame) -> str:
             marks = " | ".join(f"{value:.2f}" for value in values)
             rows.append(f"| {split} | {task} | {metric} | {marks} |")
     return "\n".join(rows)
-
-
-def trial_goals(folder: Path) -> str:
-    """Markdown: the goals of the trial, of silencing for the path and learned gates, of editing for the path; met or not."""
-    from mipnb.evidence.curves import goal_sentences
-    from mipnb.evidence.needed import needed_sentence, neurons_needed
-
-    verdicts, edited = (pd.read_parquet(folder / f"{name}.parquet") for name in ("verdicts", "edited"))
-    parts = verdicts[verdicts["mark"] == "recall"].groupby(["branch", "subject"], sort=False)
-    lines = [
-        goal_sentences(part, _silenced(folder, branch, subject, part.k.max()))
-        for (branch, subject), part in parts
-    ]
-    needed = {level: neurons_needed(edited, ["path", "random"], level) for level in (0.5, 0.9)}
-    lines += [f"- {needed_sentence(table, level)}" for level, table in needed.items()]
-    return "\n".join(lines)
-
-
-def _silenced(folder: Path, branch: str, subject: str, k: int) -> str:
-    """What is silenced: of the path also by which recipe it is made, as the one kept for the run's people says."""
-    path = NeuronPath.load(folder / "located" / f"{branch}.safetensors")
-    recipe = f" (`{path.parameters['choice']}`)" if subject == "path" else ""
-    return f"{branch}, {subject}{recipe}, {k} of {path.n_neurons} neurons a layer"

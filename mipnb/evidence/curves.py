@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from mipnb.evidence.verdicts import Resampled
 
@@ -48,12 +50,13 @@ def curve_table(
     return pd.DataFrame(rows, columns=["choice", "set", "k", "value", "low", "high"])
 
 
-def curve_panel(table: pd.DataFrame, ax: Axes) -> Axes:
+def curve_panel(table: pd.DataFrame, ax: Axes, linear: bool = False) -> Axes:
     """One line a choice with its interval, of one k a point with its bar; forget solid, retain dashed or hollow.
 
     Args:
         table: from `curve_table`.
         ax: where to draw.
+        linear: whether the axis of k is; else it is logarithmic.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -72,10 +75,20 @@ def curve_panel(table: pd.DataFrame, ax: Axes) -> Axes:
         ax.plot(part.k, part.value, linestyle="-" if forget else "--", markersize=2.5, **look)
         ax.fill_between(part.k, part.low, part.high, color=COLOURS[choice], alpha=0.12, linewidth=0)
     steps = sorted(table.k.unique())
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(steps, _apart(steps))
+    if linear:
+        ax.set_xticks(steps)
+    else:
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(steps, _apart(steps))
     ax.set(xlabel="neurons per layer", ylabel="share of vanilla's recall", ylim=(-0.02, 1.05))
     return ax
+
+
+def curve_legend(ax: Axes) -> tuple[list[Artist], list[str]]:
+    """Handles and labels for a legend of a panel's choices, and of the two sets."""
+    handles, labels = ax.get_legend_handles_labels()
+    lines = [Line2D([], [], color="black", linestyle=style) for style in ("-", "--")]
+    return [*handles, *lines], [*labels, "forget set", "retain set"]
 
 
 def _apart(steps: list[int], least: float = 1.3) -> list[str]:
@@ -85,54 +98,3 @@ def _apart(steps: list[int], least: float = 1.3) -> list[str]:
         labels.append(str(step) if step >= least * last else "")
         last = step if labels[-1] else last
     return labels
-
-
-def verdict_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """A verdict table for the eye: measures down, controls across, each cell value, control's value, margin, verdict."""
-    words = [
-        f"{row.value:.2f} / {row.control_value:.2f}; {'×' if row.measure == 'ratio' else ''}{_signed(row)} "
-        f"[{row.low:.2f}, {row.high:.2f}]: {row.verdict}"
-        for row in table.itertuples()
-    ]
-    grid = table.assign(cell=words).pivot(index="measure", columns="control", values="cell")
-    return grid.loc[list(dict.fromkeys(table.measure)), list(dict.fromkeys(table.control))].fillna("")
-
-
-def _signed(row) -> str:
-    return f"{row.margin:.2f}" if row.measure == "ratio" else f"{row.margin:+.2f}"
-
-
-def goal_sentences(table: pd.DataFrame, branch: str) -> str:
-    """Markdown on the two goals of silencing: 3 x the ratio of random neurons, 1.5 x that of the best point-wise score.
-
-    Args:
-        table: from `verdicts.verdict_table`, with the controls "random", "activation" and "manu".
-        branch: its name.
-    """
-    ratios, falls, spared = (
-        table[table.measure == measure].set_index("control") for measure in ("ratio", "necessity", "spared")
-    )
-    best = ratios.loc[["activation", "manu"]].sort_values("control_value").index[-1]
-    lines = []
-    for control, goal, name in (
-        ("random", 3.0, "random neurons"),
-        (best, 1.5, f"the best point-wise score ({best})"),
-    ):
-        row = ratios.loc[control]
-        met = (
-            "met"
-            if row.low >= goal
-            else "met on average, not surely"
-            if row.margin >= goal
-            else "**not met**"
-        )
-        own, other = (
-            f"{row[column]:.2f} ({falls.loc[control, column]:.2f} of forget lost, "
-            f"{falls.loc[control, column] - spared.loc[control, column]:.2f} of retain)"
-            for column in ("value", "control_value")
-        )
-        lines.append(
-            f"- {branch}: loss on forget per point lost on retain {own}, {name} {other}: "
-            f"× {row.margin:.2f} (95 %: {row.low:.2f} to {row.high:.2f}); the goal × {goal:g} is {met}."
-        )
-    return "\n".join(lines)

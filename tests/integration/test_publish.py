@@ -13,9 +13,8 @@ from mipnb.artefacts import read_json, write_json
 from mipnb.cli import main
 from mipnb.evaluation import COLUMNS
 from mipnb.kept_run import KEPT, keep
-from mipnb.paths import NeuronPath
 from mipnb.publish import check_outputs, check_run, copy_figures, fill
-from mipnb.readme_blocks import notebook_table, numbers, paper_item, trial_goals
+from mipnb.readme_blocks import notebook_table, numbers, paper_item
 from mipnb.stages import load_stages
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "notebooks"
@@ -215,47 +214,6 @@ def test_the_numbers_are_means_over_seeds():
     table = numbers(pd.DataFrame(rows, columns=COLUMNS)).splitlines()
     assert table[0] == "| split | task | metric | vanilla | prune | edited (seeds: 2) | random |"
     assert table[2:] == ["| forget | CLOZE | accuracy | 1.00 | 0.50 | 0.20 | 0.90 |"]
-
-
-def test_goals_of_the_trial_are_told_of_the_path_and_of_learned_gates(tmp_path: Path):
-    ratios = {("text", "path"): (4.0, 3.5), ("text", "learned"): (2.0, 1.0), ("vision", "path"): (4.0, 2.0)}
-    rows = [
-        (subject, branch, mark, control, factor if mark == "recall" else 99.0, low)
-        for (branch, subject), (factor, low) in ratios.items()
-        for mark in ("recall", "probability")
-        for control in ("random", "activation", "manu")
-    ]
-    found = pd.DataFrame(rows, columns=["subject", "branch", "mark", "control", "margin", "low"])
-    measures = [found.assign(measure=measure) for measure in ("ratio", "necessity", "spared")]
-    found = pd.concat(measures).assign(k=9, value=1.0, control_value=1.0, high=9.0)
-    found.to_parquet(tmp_path / "verdicts.parquet")
-    left = {("path", 1): 0.4, ("path", 4): 0.0, ("random", 1): 1.0, ("random", 4): 0.0}
-    marks = [
-        ("edit", *key, *which)
-        for key, value in left.items()
-        for which in (("forget", value), ("retain", 1.0))
-    ]
-    marks += [("nothing", "nothing", 0, group, 1.0) for group in ("forget", "retain")]
-    table = pd.DataFrame(marks, columns=["measure", "choice", "k", "set", "recall"])
-    table.assign(person_id="p", unit="", draw=0, n=1).to_parquet(tmp_path / "edited.parquet")
-    for branch in ("text", "vision"):
-        path = NeuronPath(branch, ((1,),), 64, "0" * 16, parameters={"choice": "contrast, mean, 8 rounds"})
-        path.save(tmp_path / "located" / f"{branch}.safetensors")
-    lines = trial_goals(tmp_path).splitlines()
-    goals = [(line.split(":")[0], line.rpartition("is ")[2]) for line in lines[:6]]
-    text, vision = (
-        f"- {b}, path (`contrast, mean, 8 rounds`), 9 of 64 neurons a layer" for b in ("text", "vision")
-    )
-    learned = "- text, learned, 9 of 64 neurons a layer"
-    assert goals == [
-        (text, "met."), (text, "met."), (learned, "**not met**."), (learned, "met on average, not surely."),
-        (vision, "met on average, not surely."), (vision, "met."),
-    ]  # fmt: skip
-    told = [(line.split(" at ")[0], line.partition("random) is ")[2].split(". ")[0]) for line in lines[6:]]
-    assert told == [
-        ("- Neurons per layer to forget 50%", "met"),
-        ("- Neurons per layer to forget 90%", "**not met**"),
-    ]
 
 
 def test_the_item_of_the_paper_is_read_off_the_first_cell(tmp_path: Path):

@@ -1,10 +1,10 @@
-"""Curves and sentences of the trial: shares of vanilla, and words that follow from the numbers."""
+"""Curves of the trial: shares of vanilla."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from mipnb.evidence.curves import curve_panel, curve_table, goal_sentences, verdict_rows
+from mipnb.evidence.curves import curve_legend, curve_panel, curve_table
 
 
 def marks():
@@ -48,28 +48,14 @@ def test_labels_do_not_run_into_each_other():
     plt.close(ax.figure)
 
 
-def ratios(random, activation, manu):
-    rows = [row for c, m in (("random", random), ("activation", activation), ("manu", manu))
-            for row in ((c, "ratio", 4.0, 4.0 / m, m, 0.8 * m, 1.2 * m, "better"),
-                        (c, "necessity", 0.6, 0.5, 0.1, 0, 0.2, "not better"),
-                        (c, "spared", 0.45, 0.1, 0.35, 0, 0.2, "not better"))]  # fmt: skip
-    columns = ["control", "measure", "value", "control_value", "margin", "low", "high", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def test_goals_are_held_against_random_and_the_better_point_wise_score():
-    said = goal_sentences(ratios(4.0, 2.0, 1.6), "text").splitlines()
-    assert (
-        "4.00 (0.60 of forget lost, 0.15 of retain), random neurons 1.00 (0.50 of forget lost, 0.40 of retain)"
-        in said[0]
-    )
-    assert "× 4.00" in said[0]
-    assert said[0].endswith("is met.")
-    assert "(manu)" in said[1]  # the control with the larger ratio
-    assert said[1].endswith("is met on average, not surely.")
-    assert "**not met**" in goal_sentences(ratios(2.0, 2.0, 2.0), "text")
-
-
-def test_a_cell_says_value_control_margin_and_verdict():
-    cell = verdict_rows(ratios(4.0, 2.0, 1.6)).loc["ratio", "random"]
-    assert cell == "4.00 / 1.00; ×4.00 [3.20, 4.80]: better"
+def test_vision_networks_have_a_linear_axis_with_every_label():
+    table = pd.concat([curve_table(marks(), "remove", ["path"]).assign(k=k) for k in (12, 384, 448)])
+    _, ax = plt.subplots()
+    curve_panel(table, ax, linear=True)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["12", "384", "448"]
+    assert ax.get_xscale() == "linear"
+    handles, labels = curve_legend(ax)
+    assert labels == ["path", "forget set", "retain set"]
+    drawn = {line.get_linestyle() for line in ax.lines}
+    assert {line.get_linestyle() for line in handles[1:]} == drawn == {"-", "--"}
+    plt.close(ax.figure)
