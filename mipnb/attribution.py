@@ -26,7 +26,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ from mipnb.integrals import weight_at_one
 from mipnb.models import FFN
 from mipnb.parts import part_size, parts_by_length
 from mipnb.precision import float32_arithmetic
-from mipnb.preconditions import check_batch, check_choices, check_networks, sample_names
+from mipnb.preconditions import check_batch, check_choices, check_networks, check_numbers, sample_names
 from mipnb.probe import Probe
 from mipnb.relevance import relevance_rules
 from mipnb.rules import ADAPTIVE, RULES, adds_up, check_search, default_rule, quadrature
@@ -134,7 +133,8 @@ def attribute(
     check_choices(branch=(branch, models.BRANCHES), kind=(kind, KINDS), score=(score, SCORES))
     check_choices(search=(search, SEARCHES), target=(target, TARGETS), rule=(rule, RULES + ADAPTIVE))
     made = {"kind": kind, "score": score, "search": search, "rule": rule, "n_steps": n_steps}
-    made |= {"top_k": top_k, "target": target}
+    check_numbers(n_steps=n_steps, top_k=top_k)
+    made |= {"n_steps": int(n_steps), "top_k": int(top_k), "target": target}
     plan = _plan(kind, score, search, rule, n_steps, top_k, completeness)
     ffns = _networks(model, batch, branch, ffns, top_k)
     names = sample_names(names, len(batch["labels"]))
@@ -171,8 +171,6 @@ def _networks(
 def _plan(
     kind: str, score: str, search: str, rule: str, n_steps: int, top_k: int, completeness: bool
 ) -> Plan:
-    if not (isinstance(n_steps, Integral) and n_steps >= 1):
-        raise ValueError(f"n_steps is {n_steps!r}; expected a whole number of at least 1")
     gap = completeness and adds_up(kind, score, search)
     check_search(search, rule, score)
     grid = quadrature(rule, n_steps) if rule in RULES else None
@@ -183,8 +181,8 @@ def _plan(
 
 def _rows(probe: Probe, plan: Plan, max_rows: int | None, memory_gb: float | None) -> int:
     """The most rows of a pass."""
-    if max_rows is not None and max_rows < 1:
-        raise ValueError(f"max_rows is {max_rows}; a pass holds at least 1 row")
+    if max_rows is not None:
+        check_numbers(max_rows=max_rows)
     if memory_gb is None:
         return max_rows or MAX_ROWS
     fitting = rows_within(memory_gb, probe, plan.n_steps)
@@ -246,7 +244,11 @@ def _check_reached(probe: Probe, values: Tensor, branch: str, names: Sequence[st
             f"the model cuts the graph (no_grad, detach, a quantised or frozen module that does not pass gradients on)"
         )
     silent = [names[row] for row in empty.nonzero()[:, 0].tolist()]
-    warnings.warn(f"every gradient of samples {silent} is 0: their scores rank nothing", stacklevel=4)
+    warnings.warn(
+        f"every gradient of samples {silent} is 0, where the model is sure of an answer, or sure that it is another: their "
+        'scores rank nothing; leave these questions out, or score target "log_likelihood"',
+        stacklevel=4,
+    )
 
 
 def completeness_gap(total: Tensor, change: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def _calls(model: nn.Module, batch: Batch, branch: str) -> dict[str, Callable[[]
     fixed = {
         "power": 2 if kind == "ifi" else 1,
         "target": target,
-        "packed": branch == "vision",
+        "packed": branch == "vision" and "image_grid_thw" in batch,
         "top_k": TOP_K,
     }
     calls: dict[str, Callable[[], object]] = {

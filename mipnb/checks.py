@@ -1,6 +1,6 @@
 """What can be known to be wrong before any long work: asked once, at the start of a run."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mipnb.artefacts import require, under_root
@@ -8,7 +8,7 @@ from mipnb.params import Params
 from mipnb.stages import Stage
 from mipnb.state import outputs
 
-__all__ = ["check_artefacts", "check_inputs", "check_rows"]
+__all__ = ["check_artefacts", "check_inputs", "check_rows", "check_sizes"]
 
 
 def check_inputs(params: Params, taken: Collection[str]) -> None:
@@ -70,15 +70,10 @@ def _check_disk(params: Params) -> None:
 
 def _check_device(device: str) -> None:
     """Checks that a GPU asked for by name is there."""
-    if not device.startswith("cuda"):
-        return
-    import torch
+    if device.startswith("cuda"):
+        from mipnb.preconditions import check_device
 
-    count = torch.cuda.device_count()
-    if int(device.partition(":")[2] or 0) >= count:
-        raise ValueError(
-            f"device = {device}: torch finds {count} GPUs here; set device to cpu, or to one that is there"
-        )
+        check_device(device)
 
 
 def _check_benchmark(params: Params, taken: Collection[str]) -> None:
@@ -174,7 +169,20 @@ def _check_sizes(params: Params, taken: Collection[str]) -> None:
     """Checks numbers of neurons and layer_index against the model's configuration."""
     from mipnb import models
 
-    sizes = models.ffn_sizes(params.model_dir, params.model_revision)
+    check_sizes(params, taken, models.ffn_sizes(params.model_dir, params.model_revision))
+
+
+def check_sizes(params: Params, taken: Collection[str], sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Checks numbers of neurons and layer_index.
+
+    Args:
+        params: The run's parameters.
+        taken: The names of those that are looked at.
+        sizes: Layers and neurons of each branch of the model.
+
+    Raises:
+        ValueError: If the model has fewer.
+    """
     for branch, (layers, neurons) in sizes.items():
         for name in (f"{branch}_top_k", f"trial_{branch}_top_k", "pointwise_top_k"):
             if name in taken and getattr(params, name) > neurons:

@@ -19,7 +19,7 @@ from mipnb.batches import encode
 from mipnb.benchmarks import Question
 from mipnb.memory import in_parts
 from mipnb.models import input_device
-from mipnb.partial import Partial, partial_results, questions_digest, weights_digest
+from mipnb.partial import Partial, partial_results, processor_digest, questions_digest, weights_digest
 from mipnb.prefixes import Prefix, shared_prefix
 from mipnb.progress import Counter, progress
 
@@ -63,7 +63,8 @@ def generate(
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     settings = _greedy(model, processor, max_new_tokens)
     kept = partial_results(
-        resume, "answers", model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
+        resume, "answers", model=lambda: weights_digest(model), processor=lambda: processor_digest(processor),
+        questions=lambda: questions_digest(questions),
         max_new_tokens=max_new_tokens, share_prefix=share_prefix,
     )  # fmt: skip
     known = {index: text for said in kept.all(read_json) for index, text in said}

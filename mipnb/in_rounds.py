@@ -30,7 +30,7 @@ from mipnb.budget import rows_within
 from mipnb.learned_gates import answered_under, gradients_alone, layer_sizes, usable
 from mipnb.memory import fitting
 from mipnb.paths import NeuronPath, warn_of_silent
-from mipnb.preconditions import check_batch, check_networks, check_sets
+from mipnb.preconditions import check_batch, check_device, check_networks, check_sets
 from mipnb.probe import Probe
 from mipnb.training import shuffled
 
@@ -117,6 +117,7 @@ def scores_in_rounds(
     sets = {"forget": forget, "retain": retain}
     check_sets(sets)
     check_weight(retain_weight)
+    check_device(device)
     _check_numbers(rounds=[rounds], per_round=per_round, batch_size=[batch_size], max_rows=[max_rows])
     ffns = models.ffns(model, branch)
     check_networks(model, ffns)

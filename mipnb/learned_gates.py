@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ def learn_path(
 
 def layer_sizes(top_k: int | Sequence[int], layers: int, n_neurons: int) -> list[int]:
     """Neurons of each layer, from one number for all or one each; ValueError if a layer has not so many."""
-    sizes = [top_k] * layers if isinstance(top_k, int) else list(top_k)
+    sizes = [top_k] * layers if isinstance(top_k, Integral) else list(top_k)
     if len(sizes) != layers or not all(0 <= size <= n_neurons for size in sizes):
         raise ValueError(f"top_k is {sizes}; expected {layers}, each from 0 to a layer's {n_neurons} neurons")
     return sizes

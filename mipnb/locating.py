@@ -17,8 +17,8 @@ from mipnb.attribution import MAX_ROWS, N_STEPS, SEARCH, attribute, most_rows
 from mipnb.batches import encode
 from mipnb.benchmarks import Question
 from mipnb.memory import fitting
-from mipnb.partial import Partial, partial_results, questions_digest, weights_digest
-from mipnb.preconditions import check_precision, check_sets
+from mipnb.partial import Partial, partial_results, processor_digest, questions_digest, weights_digest
+from mipnb.preconditions import check_device, check_numbers, check_precision, check_sets
 from mipnb.progress import progress
 from mipnb.rules import ADAPTIVE, RULES
 from mipnb.scores import Scores, concatenate
@@ -88,12 +88,14 @@ def locate(
     Raises:
         ValueError: no questions, of both modalities, or what `attribute` refuses.
     """
+    check_numbers(batch_size=batch_size)
+    check_device(device)
     if not questions:
         raise ValueError(f"there is no question to locate the {branch} branch on; expected at least one")
     check_sets({branch: questions})
     check_precision(model)
     names, fingerprint = question_names(questions), models.fingerprint(model)
-    kept = _kept(resume, model, questions, branch, choices)
+    kept = _kept(resume, model, processor, questions, branch, choices)
     rows = choices.pop("max_rows", _most_rows(batch_size, choices))
     parts = kept.all(Scores.load)
     left = _not_located(names, parts)
@@ -117,6 +119,7 @@ def locate(
 def _kept(
     resume: str | Path | None,
     model: nn.Module,
+    processor: Any,
     questions: Sequence[Question],
     branch: str,
     choices: Mapping[str, Any],
@@ -124,7 +127,8 @@ def _kept(
     """The folder of scores that are told from others by all that they depend on."""
     return partial_results(
         resume, "scores", branch=branch, choices={k: v for k, v in choices.items() if k not in _SIZES},
-        model=lambda: weights_digest(model), questions=lambda: questions_digest(questions),
+        model=lambda: weights_digest(model), processor=lambda: processor_digest(processor),
+        questions=lambda: questions_digest(questions),
     )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def partial_results(stage: str | Path | None, kind: str, **made_from: Any) -> Pa
     if stage is None:
         return Partial(None)
     told = {name: value() if callable(value) else value for name, value in made_from.items()}
-    whole = json.dumps([told, _program()], sort_keys=True)
+    whole = json.dumps([told, _program()], sort_keys=True, default=str)
     return Partial(Path(stage) / PARTIAL / f"{kind}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}")
 
 
@@ -136,6 +136,15 @@ def weights_digest(model: nn.Module) -> str:
     if _DIGESTS.get(model, (None,))[0] != state:
         _DIGESTS[model] = (state, f"{model.device.type} {tensors_digest(weights)}")
     return _DIGESTS[model][1]
+
+
+def processor_digest(processor: Any) -> str:
+    """A name of what makes batches of questions: tokenizer, picture settings, chat template."""
+    parts = [processor, *(getattr(processor, name, None) for name in ("image_processor", "tokenizer"))]
+    told = [part.to_dict() for part in parts[:2] if hasattr(part, "to_dict")]
+    words = getattr(parts[2], "backend_tokenizer", None)
+    told += [getattr(part, "chat_template", None) for part in parts] + [words and words.to_str()]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def batches_digest(batches: Sequence[Mapping[str, Tensor]]) -> str:

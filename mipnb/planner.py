@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 
 from mipnb import passes
 from mipnb.attribution import most_rows
+from mipnb.checks import check_sizes
 from mipnb.costs import BYTES, FLOAT32, Costs
 from mipnb.locating import PAIRS
 from mipnb.params import Params
 from mipnb.passes import Editing, Pass, Visited, totals
+from mipnb.rules import check_search
 from mipnb.search_passes import Search, locating
 from mipnb.shapes import Shape, find_config, read_shape
 from mipnb.workload import Workload, read_workload
@@ -120,8 +122,23 @@ def read_plan(params: Params) -> tuple[Shape, Workload]:
     Raises:
         ValueError: no configuration of the model, or no assumptions for the benchmark, see `shapes`, `workload`.
     """
-    shape = _shape(params.model_dir, params.base_dir)
+    check_search(params.search, params.rule, params.score)
+    shape = _shape(*_models(params))
+    sizes = {
+        branch: (tower.layers, tower.neurons)
+        for branch, tower in (("text", shape.text), ("vision", shape.vision))
+    }
+    check_sizes(params, ("text_top_k", "vision_top_k", "layer_index"), sizes)
     return shape, read_workload(params.benchmark_dir, params.forget_ratio, shape)
+
+
+def _models(params: Params) -> list[str]:
+    """Where the model's configuration may be: the shipped base stands in for none but the shipped vanilla model."""
+    shipped = {name: Params.model_fields[name].default for name in ("model_dir", "base_dir")}
+    known = (
+        params.retrain or params.model_dir == shipped["model_dir"] or params.base_dir != shipped["base_dir"]
+    )
+    return [params.model_dir, params.base_dir] if known else [params.model_dir]
 
 
 @functools.lru_cache(maxsize=16)

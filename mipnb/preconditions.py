@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
+import torch
 from torch import Tensor, nn
 
 from mipnb.batches import IGNORED, Batch, n_pictures
@@ -18,6 +20,22 @@ def check_choices(**choices: tuple) -> None:
     for name, (value, known) in choices.items():
         if value not in known:
             raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}")
+
+
+def check_numbers(**numbers: object) -> None:
+    """Raise ValueError for a value that is no whole number of at least 1."""
+    for name, value in numbers.items():
+        if not (isinstance(value, Integral) and value >= 1):
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError if a GPU asked for by name is not there."""
+    count = torch.cuda.device_count()
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
+        raise ValueError(
+            f"device = {device}: torch finds {count} GPUs here; set device to cpu, or to one that is there"
+        )
 
 
 def check_sets(sets: Mapping[str, Sequence[Question]]) -> None:
@@ -48,6 +66,17 @@ def check_networks(model: nn.Module, ffns: Sequence[FFN]) -> None:
             if named or weight is None or _packed(weight):
                 _refuse(_described(name, linear, weight))
     check_precision(model)
+    _check_offloaded(model)
+
+
+def _check_offloaded(model: nn.Module) -> None:
+    """Raise ValueError for offloaded weights that would have to be made float32 where they are not."""
+    away = [parameter.dtype for parameter in model.parameters() if parameter.is_meta]
+    if rounded := [dtype for dtype in away if dtype != torch.float32]:
+        raise ValueError(
+            f"weights of this model are offloaded, in {rounded[0]}: scores are computed in float32, which takes weights that "
+            'are there; load it with device_map "one" or "auto", or in float32'
+        )
 
 
 def check_precision(model: nn.Module) -> None:
@@ -89,7 +118,10 @@ def check_batch(model: nn.Module, batch: Batch, branch: str) -> None:
         raise ValueError(
             f"the batch has no labels, only {sorted(batch)}: encode the questions with their answers"
         )
-    empty = (batch["labels"][:, 1:] == IGNORED).all(1).nonzero()[:, 0].tolist()
+    labels = batch["labels"]
+    if not len(labels) or labels.dtype != torch.int64:
+        raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)}; expected int64 (samples, tokens)")
+    empty = (labels[:, 1:] == IGNORED).all(1).nonzero()[:, 0].tolist()
     if empty:
         raise ValueError(f"samples {empty} of the batch have no answer token: every label is {IGNORED}")
     if branch == "vision" and "pixel_values" not in batch:

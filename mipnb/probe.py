@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mipnb.answers import answer_positions, answer_value, narrow_value
 from mipnb.batches import Batch, patch_owner
 from mipnb.hooks import captured, gated
-from mipnb.language import language_calls, language_inputs, repeat_inputs
+from mipnb.language import beside, language_calls, language_inputs, repeat_inputs
 from mipnb.models import FFN
 from mipnb.replay import Entry, Layout, entered, join, recorded
 
@@ -38,7 +38,7 @@ class Unscaled:
         gradients: of every layer, as `Probe.gradients` gives them for one copy, first dimension left out; None unless 1
             is a grid point.
         start: the entry to the first layer's last linear layer; None where passes cannot begin there.
-        inputs: of later passes, see `language.language_inputs`.
+        inputs, beside: of later passes, see `language.language_inputs`.
     """
 
     value: Tensor
@@ -46,6 +46,7 @@ class Unscaled:
     gradients: list[Tensor] | None
     start: Entry | None
     inputs: Batch
+    beside: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +110,8 @@ class Probe:
         gradients = self._gradients(value, scaled if self.by_position else gates, 1) if self.at_one else None
         kept = seen and [activation.float().reshape(-1, self.n_neurons) for activation in seen]
         found = gradients and [gradient[0] for gradient in gradients]
-        inputs = language_inputs(self.batch, calls) if calls else self.batch
-        return Unscaled(value.detach(), kept, found, start[0] if start else None, inputs)
+        inputs = language_inputs(self.batch, calls)
+        return Unscaled(value.detach(), kept, found, start[0] if start else None, *inputs)
 
     def value(self, gates: Sequence[Tensor] = (), copies: int = 1, entry: Entry | None = None) -> Tensor:
         """Value of every row under gates (copies x samples, n_neurons) for the first layers: float32 (rows,)."""
@@ -157,9 +158,10 @@ class Probe:
         return [self._whole(gradient.float()).reshape(copies, -1, self.n_neurons) for gradient in found]
 
     def _whole(self, gradient: Tensor) -> Tensor:
-        """A gradient by position at all positions: zero where a narrowed network has not worked."""
+        """A gradient by position at all positions: zero where a narrowed network, the last of its branch, has not worked."""
+        narrowed = self.by_position and self.last is not None and self.last.output is self.ffns[-1].output
         width = self.batch["labels"].shape[1]
-        if not self.by_position or self.packed or gradient.shape[1] == width:
+        if not narrowed or gradient.shape[1] == width:
             return gradient
         positions = answer_positions(self.batch["labels"]).repeat(len(gradient) // self.samples, 1)
         index = positions[..., None].expand(-1, -1, self.n_neurons)
@@ -167,9 +169,11 @@ class Probe:
 
     def answer(self, copies: int, entry: Entry | None = None) -> Tensor:
         """Value of every row of several copies of the batch, from an entry on; in the caller's gradient mode."""
-        inputs = repeat_inputs(self.unscaled.inputs, copies)
-        with entered(entry):
-            return self._value(inputs)
+        own, more = (
+            repeat_inputs(part, copies, self.samples) for part in (self.unscaled.inputs, self.unscaled.beside)
+        )
+        with entered(entry), beside(self.place, more):
+            return self._value(own)
 
     def _value(self, inputs: Mapping[str, Any], narrow: bool = True) -> Tensor:
         if self.last is None or not narrow:
@@ -195,8 +199,8 @@ class Probe:
         """The sample that each position belongs to: int64 (positions,)."""
         if self.packed:
             return self.owners(1)
-        width = self.batch["labels"].shape[1]
-        return torch.arange(self.samples, device=self.batch["labels"].device).repeat_interleave(width)
+        each = len(self.activations[0]) // self.samples  # tokens, or patches of a picture
+        return torch.arange(self.samples, device=self.batch["labels"].device).repeat_interleave(each)
 
     def per_sample(self, positional: Tensor) -> Tensor:
         """Sum over the positions of each sample: (positions, columns) -> (samples, columns)."""

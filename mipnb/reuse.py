@@ -82,8 +82,19 @@ def stored_paths(place: str | Path, model: nn.Module) -> list[NeuronPath]:
         FileNotFoundError: nothing there.
         ValueError: no path file, or a path of another model.
     """
-    found = {path.branch: path for path in (NeuronPath.load(file, model) for file in stored_files(place))}
+    found = {path.branch: path for path in (_stored(file, model) for file in stored_files(place))}
     return [found.get(branch) or _empty_path(branch, model) for branch in BRANCHES]
+
+
+def _stored(file: Path, model: nn.Module | None = None) -> NeuronPath:
+    """A path from a file, which is of the branch that the file is named after, if it is."""
+    path = NeuronPath.load(file, model)
+    if path.branch not in BRANCHES or (file.stem in BRANCHES and file.stem != path.branch):
+        raise ValueError(
+            f"reuse_paths: {file} holds a path of the {path.branch} branch; expected the {file.stem} branch's in a file of "
+            f"that name, branches being {' and '.join(BRANCHES)}: rename it, or give the other file"
+        )
+    return path
 
 
 def stored_files(place: str | Path) -> list[Path]:
@@ -121,7 +132,7 @@ def check_given(params: BaseModel) -> None:
         find_released(params.use_released_paths, sizes, params.benchmark_dir, params.forget_ratio)
         return
     for file in stored_files(params.reuse_paths):
-        path = NeuronPath.load(file)
+        path = _stored(file)
         size = sizes[path.branch]
         if (len(path.layers), path.n_neurons) != (size.layers, size.neurons):
             raise ValueError(

@@ -54,7 +54,7 @@ class Scores:
             sample, layer, _ = (~self.values.isfinite()).nonzero()[0].tolist()
             raise ValueError(
                 f"scores of sample {self.names[sample]!r} are not finite at {self.branch} layer {layer}: the "
-                f"model's gradient overflows there; load it in float32"
+                "model's gradient overflows there, or its weights are no numbers: load it in float32, and look at them"
             )
 
     @property

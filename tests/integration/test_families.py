@@ -9,6 +9,7 @@ from peft import PeftModel
 from tiny_families import N_BLOCKS, N_LAYERS, RECIPES, TEXT_WIDTH, VISION_WIDTH, picture, questions, tiny
 from torch import nn
 
+from mipnb import attribution
 from mipnb.batches import IGNORED, answer_logprob, encode, repeat_batch, take_batch
 from mipnb.editing import edit, prune
 from mipnb.edits import Edit, same_bits
@@ -176,6 +177,35 @@ def test_scores_do_not_depend_on_the_batch(model, processor, branch):
     together = locate(model, processor, asked, branch, batch_size=3, max_rows=6, **choices)
     scale = alone.values.abs().max()
     torch.testing.assert_close(together.values / scale, alone.values / scale, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("modality", ["text", "image_text"])
+@pytest.mark.parametrize("branch", ["text", "vision"])
+@pytest.mark.parametrize("score", ["joint", "complete"])
+def test_passes_that_share_their_beginnings_give_what_plain_ones_give(
+    name, model, processor, branch, modality, score, monkeypatch
+):
+    if (branch, modality) == ("vision", "text"):
+        return
+    asked = of_modality(questions(3), modality)
+    choices = {"search": "greedy", "rule": "right", "score": score, "top_k": 3, "n_steps": 2}
+    shared = locate(model, processor, asked, branch, **choices).values
+    monkeypatch.setattr(attribution, "shared", lambda probe: probe)
+    plain = locate(model, processor, asked, branch, **choices).values
+    torch.testing.assert_close(shared, plain, atol=1e-5 * plain.abs().max().item(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("branch", ["text", "vision"])
+def test_the_first_layers_joint_score_without_a_grid_is_the_gates_gradient(model, processor, branch):
+    """No path is below it: the sum over positions of activation times gradient, whatever the positions are."""
+    batch = encode(processor, of_modality(questions(3), "image_text"))
+    choices = {"search": "gradient", "kind": "igi", "top_k": 2}
+    joint, complete = (
+        attribution.attribute(model, batch, branch, score=score, **choices).values
+        for score in ("joint", "complete")
+    )
+    torch.testing.assert_close(joint[:, 0], complete[:, 0], atol=1e-6, rtol=1e-4)
+    assert (joint[:, 0] != 0).any(1).all()
 
 
 CHOSEN = [partial(learn_path, steps=30), partial(locate_in_rounds, rounds=8)]

@@ -85,6 +85,19 @@ def test_locating_goes_on_with_the_next_batch(tiny_model, monkeypatch, tmp_path)
     assert same_bits(resumed.f_full, whole.f_full)
 
 
+@pytest.mark.parametrize("part", ["size", "template"])
+def test_another_processors_scores_are_not_taken(tiny_model, monkeypatch, tmp_path, part):
+    model, processor = tiny_model
+    _located(model, processor, tmp_path)
+    if part == "size":
+        monkeypatch.setattr(processor.image_processor, "size", {"shortest_edge": 64, "longest_edge": 256})
+    else:
+        monkeypatch.setattr(processor, "chat_template", processor.chat_template + " ")
+    seen = stop_after(monkeypatch, locating, "attribute", 99)
+    _located(model, processor, tmp_path)
+    assert len(seen) == 4, "all batches anew"
+
+
 def test_no_sample_is_located_again_whatever_the_batch_size(tiny_model, monkeypatch, tmp_path):
     whole = _located(*tiny_model, None)
     with monkeypatch.context() as patch:

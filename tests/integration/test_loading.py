@@ -224,6 +224,20 @@ class TestOffload:
         assert said[True][0] != said[True][1]
         torch.testing.assert_close(said[True][2], said[False][2])
 
+    def test_scores_are_of_weights_that_are_there_or_in_float32(self, pair, folders):
+        offloaded, plain, processor = pair
+        asked = of_modality(questions(), "text")
+        found, expected = (
+            locate(model, processor, asked, "text", top_k=3).values for model in (offloaded, plain)
+        )
+        torch.testing.assert_close(found, expected)
+        place = next(
+            place for place in folders.values() if fingerprint(load_model(place)) == fingerprint(plain)
+        )
+        rounded = load_model(place, "bfloat16", device_map="offload")
+        with pytest.raises(ValueError, match=r"weights of this model are offloaded, in torch\.bfloat16"):
+            locate(rounded, processor, asked, "text", top_k=3)
+
     def test_a_hidden_state_leaves_every_weight_put_away(self, pair):
         """Also where a hook around the layer, which ends after it, has brought all its weights."""
         _, plain, processor = pair

@@ -318,6 +318,10 @@ def test_given_paths_need_no_locating(name: str):
     [
         (["-p", "benchmark_dir", "data/mine"], "has no 'mine', only pocket, mllmu-bench, clear"),
         (["-p", "model_dir", "a/b", "-p", "base_dir", "c/d"], "no configuration of a/b or c/d"),
+        (["-p", "model_dir", "a/b"], "no configuration of a/b: "),
+        (["-p", "search", "exact", "-p", "rule", "stieltjes"], "takes its points from one set a layer"),
+        (["-p", "text_top_k", "50000"], "text_top_k = 50000: the model has 512 neurons"),
+        (["-p", "layer_index", "99"], "layer_index = 99: the model has"),
         (["--utilisation", "2"], "--utilisation 2.0: expected a share"),
         (["--tflops", "-1"], "--tflops -1.0: expected a throughput above 0"),
     ],

@@ -1,5 +1,6 @@
 """Bad input to locating: told before or after the passes, by name."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +8,8 @@ from toys import Chain, HandMade, as_ffn, chain_batch, hand_batch, questions, ti
 
 from mipnb.attribution import attribute
 from mipnb.models import ffns
+from mipnb.preconditions import check_device
+from mipnb.scores import Scores
 
 TEXT_ONLY, PICTURES, LENGTHS = [(0, 0)] * 3, [(4, 4), (2, 6), (8, 4)], [7, 9, 5]
 
@@ -139,6 +142,34 @@ def test_samples_whose_gradients_are_all_zero_are_warned_of():
     with pytest.warns(UserWarning, match=r"every gradient of samples \['sure'\] is 0"):
         values = toy_scores(flat, batch, names=["unsure", "sure"], n_steps=1).values
     assert (values[0] != 0).all()
+
+
+@pytest.mark.parametrize("name", ["n_steps", "top_k", "max_rows"])
+@pytest.mark.parametrize("value", [0, 2.0, "2"])
+def test_numbers_are_whole_and_at_least_1(name, value):
+    with pytest.raises(ValueError, match=f"{name} is .*; expected a whole number of at least 1"):
+        attribute(tiny_vl(), questions(TEXT_ONLY, LENGTHS), "text", **{name: value})
+
+
+def test_numpys_numbers_are_numbers(tmp_path):
+    scores = attribute(
+        tiny_vl(), questions(TEXT_ONLY, LENGTHS), "text", top_k=np.int64(2), n_steps=np.int32(3)
+    )
+    assert Scores.load(scores.save(tmp_path / "scores.safetensors")).parameters == scores.parameters
+
+
+def test_labels_are_int64_and_there_are_some():
+    batch = questions(TEXT_ONLY, LENGTHS)
+    with pytest.raises(ValueError, match=r"labels are torch\.int32 \(3, \d+\); expected int64"):
+        attribute(tiny_vl(), batch | {"labels": batch["labels"].int()}, "text")
+    with pytest.raises(ValueError, match=r"expected int64 \(samples, tokens\)"):
+        attribute(tiny_vl(), {key: tensor[:0] for key, tensor in batch.items()}, "text")
+
+
+def test_a_gpu_that_is_not_there_is_told():
+    with pytest.raises(ValueError, match="device = cuda:99: torch finds"):
+        check_device("cuda:99")
+    check_device("cpu")
 
 
 @pytest.mark.parametrize("search", ["greedy", "one_pass", "gradient"])

@@ -235,6 +235,16 @@ def test_stored_paths_of_another_model_are_refused(tmp_path: Path, stored: dict)
         stored_paths(tmp_path, tiny_vl())
 
 
+def test_a_file_that_is_named_after_the_other_branch_is_refused(tmp_path: Path, stored: dict, model):
+    folder = tmp_path / "earlier" / "03_paths" / "paths"
+    stored["text"].save(folder / "vision.safetensors")
+    with pytest.raises(ValueError, match=r"vision\.safetensors holds a path of the text branch"):
+        stored_paths(folder, model)
+    strange = NeuronPath("audio", ((1,), (), ()), 24, fingerprint(model))
+    with pytest.raises(ValueError, match="a path of the audio branch; expected"):
+        stored_paths(strange.save(tmp_path / "mine.safetensors"), model)
+
+
 def test_a_run_edits_given_paths_or_its_own(root: Path, tmp_path: Path, stored: dict, model):
     given = settings(root, reuse_paths=str(tmp_path / "earlier"))
     assert edited_paths(given, model) == list(stored.values())

@@ -105,6 +105,30 @@ def test_exact_entered_in_the_middle_is_exact_from_the_beginning(model, branch, 
     assert close(found, expected)
 
 
+def test_a_model_whose_hooks_would_run_twice_gets_whole_passes():
+    """What a module gave is hooked already; standing in for the module, it would be hooked again."""
+    model, batch = tiny_vl(), questions(TEXT_ONLY, LENGTHS)
+    for layer in model.model.language_model.layers:
+        layer.self_attn.register_forward_hook(lambda module, args, out: (out[0] * 1.01, *out[1:]))
+    assert shared(probe_of(model, batch, ffns(model, "text"))).place is None
+    found = attribute(model, batch, "text", search="greedy", rule="right", top_k=2, completeness=False).values
+    assert close(found, plain_greedy(model, batch, ffns(model, "text"), quadrature("right", 4), top_k=2))
+
+
+def test_no_memory_for_the_trial_is_no_refusal(monkeypatch):
+    model, batch = tiny_vl(), questions(TEXT_ONLY, LENGTHS)
+    probe = probe_of(model, batch, ffns(model, "text"))
+
+    def full(*args):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Probe, "answer", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            shared(probe)
+    assert shared(probe).place is not None
+
+
 class Forgetful(nn.Module):
     """Layers that hand something on beside their output: entered in the middle, the model misses it."""
 
