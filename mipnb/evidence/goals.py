@@ -14,6 +14,7 @@ from mipnb.paths import NeuronPath
 GOALS = {"random": 3.0, "point-wise": 1.5}
 #: share of the forget set's recall that an edit has to take
 LEVELS = (0.5, 0.9)
+NOT_MET = "not met"
 _NAMES = {"path": "path on trial", "run_recipe": "path by the run's recipe", "learned": "learned gates"}
 _OWN = {
     "path": "the run's own path",
@@ -49,13 +50,7 @@ def goal_table(verdicts: pd.DataFrame) -> pd.DataFrame:
 def _beside(ratios: pd.DataFrame, name: str, control: str) -> dict[str, str]:
     """A control's ratio, the factor by which the subject's exceeds it, and whether that is enough."""
     found, goal = ratios.loc[control], GOALS[name]
-    met = (
-        "met"
-        if found.low >= goal
-        else "met as measured, not surely"
-        if found.margin >= goal
-        else "**not met**"
-    )
+    met = "met" if found.low >= goal else "met as measured, not surely" if found.margin >= goal else NOT_MET
     return {
         name: f"{found.control_value:.2f}" + (f" ({control})" if control != name else ""),
         f"times {name}": f"{found.margin:.2f} [{found.low:.2f}, {found.high:.2f}]",
@@ -96,6 +91,7 @@ def _lines(verdicts: pd.DataFrame, sizes: dict[str, int], names: dict[str, str])
     table = goal_table(verdicts[verdicts["mark"] == "recall"]).drop(columns="mark")
     of = [f"{row.k} of {sizes[row.branch]}" for row in table.itertuples()]
     table = table.assign(subject=table.subject.map(names), k=of).rename(columns=_HEADS)
+    table = table.replace(NOT_MET, f"**{NOT_MET}**")
     cells = table.map(lambda value: value if isinstance(value, str) else f"{value:.2f}")
     rows = [cells.columns, ["---"] * cells.shape[1], *cells.itertuples(index=False)]
     return [f"| {' | '.join(row)} |" for row in rows]

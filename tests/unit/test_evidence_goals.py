@@ -50,7 +50,7 @@ def test_goals_are_held_against_random_and_the_better_point_wise_score():
         "1.60 [1.28, 1.92]",
         "met as measured, not surely",
     )
-    assert second["goal 3"] == "**not met**"
+    assert second["goal 3"] == "not met"
 
 
 def edits():
