@@ -132,9 +132,9 @@ def attribute(
     rule = rule or default_rule(kind, score, search)
     check_choices(branch=(branch, models.BRANCHES), kind=(kind, KINDS), score=(score, SCORES))
     check_choices(search=(search, SEARCHES), target=(target, TARGETS), rule=(rule, RULES + ADAPTIVE))
-    made = {"kind": kind, "score": score, "search": search, "rule": rule, "n_steps": n_steps}
     check_numbers(n_steps=n_steps, top_k=top_k)
-    made |= {"n_steps": int(n_steps), "top_k": int(top_k), "target": target}
+    made = {"kind": kind, "score": score, "search": search, "rule": rule, "n_steps": int(n_steps)}
+    made |= {"top_k": int(top_k), "target": target}
     plan = _plan(kind, score, search, rule, n_steps, top_k, completeness)
     ffns = _networks(model, batch, branch, ffns, top_k)
     names = sample_names(names, len(batch["labels"]))

@@ -59,6 +59,7 @@ def nearest_paths(setting: Setting) -> list[NeuronPath]:
     params = setting.params.model_copy(update=moved)
 
     def make() -> dict[str, pd.DataFrame]:
+        """Both paths' neurons, a row each: branch, layer, neuron."""
         paths = [relocated_path(setting, params, branch) for branch in BRANCHES]
         rows = [
             (path.branch, layer, neuron)

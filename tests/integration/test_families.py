@@ -15,15 +15,17 @@ from mipnb.editing import edit, prune
 from mipnb.edits import Edit, same_bits
 from mipnb.evaluation import evaluate
 from mipnb.families import FAMILIES, image_tokens
-from mipnb.hooks import zeroed
+from mipnb.hooks import undisturbed, zeroed
 from mipnb.in_rounds import locate_in_rounds, scores_in_rounds
 from mipnb.learned_gates import learn_path
-from mipnb.locating import locate, of_modality
+from mipnb.locating import PAIRS, locate, of_modality
 from mipnb.lora import LoraRecipe, tune_lora
 from mipnb.models import fingerprint, load_model, load_processor, save_model
 from mipnb.networks import ffns
 from mipnb.paths import NeuronPath, random_path, select
+from mipnb.probe import Probe
 from mipnb.rmisu import EditConfig, training_batches
+from mipnb.sharing import shared
 from mipnb.training import tune
 from mipnb.trials import bit_check, save_edited
 
@@ -179,20 +181,26 @@ def test_scores_do_not_depend_on_the_batch(model, processor, branch):
     torch.testing.assert_close(together.values / scale, alone.values / scale, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("modality", ["text", "image_text"])
-@pytest.mark.parametrize("branch", ["text", "vision"])
+@pytest.mark.parametrize(("branch", "modality"), PAIRS.values(), ids=PAIRS)
 @pytest.mark.parametrize("score", ["joint", "complete"])
 def test_passes_that_share_their_beginnings_give_what_plain_ones_give(
-    name, model, processor, branch, modality, score, monkeypatch
+    model, processor, branch, modality, score, monkeypatch
 ):
-    if (branch, modality) == ("vision", "text"):
-        return
     asked = of_modality(questions(3), modality)
     choices = {"search": "greedy", "rule": "right", "score": score, "top_k": 3, "n_steps": 2}
-    shared = locate(model, processor, asked, branch, **choices).values
+    found = locate(model, processor, asked, branch, **choices).values
     monkeypatch.setattr(attribution, "shared", lambda probe: probe)
     plain = locate(model, processor, asked, branch, **choices).values
-    torch.testing.assert_close(shared, plain, atol=1e-5 * plain.abs().max().item(), rtol=1e-4)
+    torch.testing.assert_close(found, plain, atol=1e-5 * plain.abs().max().item(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("branch", "modality"), PAIRS.values(), ids=PAIRS)
+def test_every_family_is_entered_in_the_middle(model, processor, branch, modality):
+    batch = encode(processor, of_modality(questions(3), modality))
+    packed = branch == "vision" and "image_grid_thw" in batch
+    with undisturbed(model):
+        probe = shared(Probe(model, ffns(model, branch), batch, "probability", packed, 64))
+    assert probe.place is not None
 
 
 @pytest.mark.parametrize("branch", ["text", "vision"])
